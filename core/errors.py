@@ -1,0 +1,26 @@
+"""Errors that are the user's to mend.
+
+Every message is one sentence that says what was given, what is allowed, and what to do.
+The command line prints it on stderr and exits with 2; ``--debug`` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Wrong usage or input."""
+
+
+class UnsupportedPair(UserError):
+    """A method refuses a data set; the message is the reason."""
+
+
+def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
+    """The error for a name that does not exist, with the nearest valid one."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return UserError(f"unknown {kind} {given!r}: {hint}valid: {', '.join(names) or '(none)'}")

@@ -1,0 +1,34 @@
+"""The table of built-in data sets: where each lives and what `multirater list` says of it (nothing is imported)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..core.registry import Registry
+
+if TYPE_CHECKING:
+    from .base import Dataset
+
+DATASETS: Registry[type[Dataset]] = Registry("dataset", "multirater.datasets", "multirater.datasets.base:Dataset")
+
+DATASETS.add(
+    "lidc-contours",
+    "multirater.datasets.lidc_contours:LidcContours",
+    summary="outlines of 4 LIDC readers; simulated CT",
+    embedded=True,
+    identity="by_area|group|group_sparse|persona|as_stored|none",
+)
+DATASETS.add(
+    "synthetic",
+    "multirater.datasets.synthetic:Synthetic",
+    summary="known rater distribution: exact GED floor and best per-rater Dice",
+    embedded=True,
+    identity="synthetic",
+)
+DATASETS.add(
+    "folder",
+    "multirater.datasets.folder:Folder",
+    summary="your own images and masks by a YAML pattern (png, tif, jpg, nii.gz, npy)",
+    embedded=False,
+    identity="declared in the YAML",
+)
