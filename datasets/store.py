@@ -44,7 +44,8 @@ class ArrayStore:
                     raise
         except PermissionError as error:
             raise UserError(
-                f"cannot write the cache {folder.parent}: permission denied; set MULTIRATER_CACHE to a folder you may write to"
+                f"cannot write the cache {folder.parent}: permission denied; "
+                f"set MULTIRATER_CACHE to a folder you may write to"
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

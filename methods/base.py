@@ -1,4 +1,4 @@
-"""The method contract: losses, stages and `predict` are the method's; loop, data order, budget and checkpoint the suite's."""
+"""The method contract: losses, stages and `predict` are the method's; loop, data, budget, checkpoint the suite's."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Method(nn.Module):
         missing_raters: can be trained when some raters are missing in some cases.
         spatial_dims: image dimensions it works on.
         version: raised when results would change.
-        stages: names of the training stages, in order (an instance may shorten it).
+        stages: names of the training stages, in order (`stages_for` may leave some out).
         stage_gives: per stage ``"samples"``, ``"raters"`` or ``"mean"``: which validation score chooses its checkpoint.
         deviations: differences from the authors' code.
     """
@@ -68,7 +68,7 @@ class Method(nn.Module):
     missing_raters: ClassVar[bool] = True
     spatial_dims: ClassVar[tuple[int, ...]] = (2,)
     version: ClassVar[int] = 1
-    stages: tuple[str, ...] = ("main",)
+    stages: ClassVar[tuple[str, ...]] = ("main",)
     stage_gives: ClassVar[dict[str, str]] = {}
     deviations: ClassVar[tuple[Deviation, ...]] = ()
 
@@ -96,12 +96,19 @@ class Method(nn.Module):
             )
         if data.spatial_dims not in cls.spatial_dims:
             raise UnsupportedPair(
-                f"{name} works on {'/'.join(map(str, cls.spatial_dims))}D data, but {data.name!r} is {data.spatial_dims}D"
+                f"{name} works on {'/'.join(map(str, cls.spatial_dims))}D data, "
+                f"but {data.name!r} is {data.spatial_dims}D; choose another method"
             )
         if data.has_missing and not cls.missing_raters:
             raise UnsupportedPair(
-                f"{name} needs every rater in every case, but {data.name!r} misses some; choose a method with missing_raters"
+                f"{name} needs every rater in every case, but {data.name!r} misses some; "
+                f"choose a method that allows missing raters"
             )
+
+    @classmethod
+    def stages_for(cls, hparams: dict[str, Any]) -> tuple[str, ...]:
+        """The stages that will run under these options (default: all)."""
+        return cls.stages
 
     def parameters_for(self, stage: str | None) -> Iterable[nn.Parameter] | list[dict[str, Any]]:
         """Parameters optimised in a stage, or parameter-group dicts (``lr_scale`` and ``weight_decay`` understood).
@@ -116,7 +123,8 @@ class Method(nn.Module):
         """Loss of one batch and scalars to log.
 
         Args:
-            batch: ``image`` B×C×H×W float32, ``masks`` B×R×H×W uint8, ``rater_valid`` B×R bool, ``case_id``, ``patient_id``.
+            batch: ``image`` B×C×H×W float32, ``masks`` B×R×H×W uint8, ``rater_valid`` B×R bool,
+                ``case_id``, ``patient_id``.
             stage: name of the running stage.
 
         Random draws may use torch's global generator; the suite seeds it.

@@ -1,0 +1,172 @@
+"""From a request (method, data set, preset, overrides) to one resolved configuration.
+
+Layers, later ones win: class defaults, generic preset, the data set's preset, the method's preset, ``--set``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..core.errors import UserError, unknown
+from ..core.options import options_of, resolve_options
+from ..datasets import DATASETS
+from ..methods import METHODS
+from .presets import preset_names
+
+SECTIONS = ("dataset", "method", "train", "eval")
+
+
+class StageBudget(BaseModel):
+    """What may differ from stage to stage."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int | None = Field(None, ge=1)
+    epochs: int | None = Field(None, ge=1)
+    lr: float | None = Field(None, gt=0)
+    warmup_steps: int | None = Field(None, ge=0)
+    batch_size: int | None = Field(None, ge=1)
+
+
+class TrainConfig(BaseModel):
+    """The suite's loop, the same for every method of a comparison."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int | None = Field(None, ge=1, description="updates per stage (or give epochs)")
+    epochs: int | None = Field(None, ge=1, description="passes over the training cases per stage (or give steps)")
+    batch_size: int = Field(12, ge=1)
+    lr: float = Field(1e-4, gt=0)
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up of the learning rate")
+    schedule: Literal["cosine_step", "cosine_epoch", "constant"] = "cosine_step"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: float = Field(0.0, ge=0)
+    augment: Literal["none", "flips", "flips_transpose", "flips_rotate"] = "flips_transpose"
+    select: Literal["last", "best"] = Field("last", description="checkpoint: last step, or best on validation patients")
+    validate_every: int = Field(1, ge=0, description="epochs between validations; 0: only at the end of a stage")
+    validate_samples: int = Field(16, ge=2, description="samples a case in validation")
+    grad_clip: float | None = Field(None, gt=0, description="largest gradient norm; none: no clipping")
+    max_nonfinite: int = Field(10, ge=0, description="steps with a non-finite loss that are skipped before giving up")
+    channels_last: bool = True
+    stage: dict[str, StageBudget] = Field(default_factory=dict, description="per-stage overrides")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> TrainConfig:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of train.steps and train.epochs")
+        return self
+
+    def for_stage(self, name: str) -> TrainConfig:
+        """This configuration with the overrides of one stage."""
+        changes = self.stage.get(name, StageBudget()).model_dump(exclude_none=True)
+        values = self.model_dump(exclude={"stage"})
+        if "steps" in changes or "epochs" in changes:
+            values.update(steps=None, epochs=None)
+        return TrainConfig(**{**values, **changes})
+
+
+class EvalConfig(BaseModel):
+    """What is predicted and scored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    n_samples: int = Field(50, ge=1, description="samples a test case")
+    max_cases: int | None = Field(None, ge=1, description="score only so many cases, spread over patients (plumbing)")
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}; correct that file") from error
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`; nested mappings merge; a new budget replaces the old one in either unit."""
+    merged = dict(base)
+    if "steps" in over or "epochs" in over:
+        merged.pop("steps", None)
+        merged.pop("epochs", None)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+@cache
+def _preset_file(path: Path) -> dict[str, Any]:
+    return load_yaml(path) if path.is_file() else {}
+
+
+def preset_layers(preset: str, method: type, method_name: str, dataset: type, dataset_name: str) -> list[dict[str, Any]]:
+    """The layers of a preset for one pair; a pair needs no file of its own."""
+    if preset not in preset_names():
+        raise unknown("preset", preset, preset_names())
+    generic = dict(_preset_file(Path(__file__).parent / "presets" / f"{preset}.yaml"))
+    # A generic preset speaks to every method: its method options apply where the method has such an option.
+    known = options_of(method)
+    generic["method"] = {k: v for k, v in generic.get("method", {}).items() if k in known}
+    beside = [(dataset, dataset_name), (method, method_name)]
+    return [generic] + [
+        _preset_file(Path(inspect.getfile(cls)).parent / "presets" / f"{name}.yaml").get(preset, {}) for cls, name in beside
+    ]
+
+
+def _validated(model: type[BaseModel], values: Mapping[str, Any], prefix: str) -> Any:
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            allowed = StageBudget.model_fields if len(first["loc"]) > 1 else model.model_fields
+            raise unknown(f"override {prefix}.{where}: option", str(first["loc"][-1]), allowed) from error
+        what = first["msg"].removeprefix("Value error, ")
+        given = f"{prefix}.{where} = {first['input']!r} is not allowed: " if where else ""
+        raise UserError(f"{given}{what}") from error
+
+
+def resolve(method: str, dataset: str, preset: str, overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The resolved ``method``, ``dataset``, ``train`` and ``eval`` sections of a cell.
+
+    Raises:
+        UserError: unknown name, preset or key (with the nearest valid one), or a value that is not allowed.
+    """
+    method_entry, dataset_entry = METHODS.entry(method), DATASETS.entry(dataset)
+    method_class, dataset_class = METHODS.get(method), DATASETS.get(dataset)
+    merged: dict[str, Any] = {section: {} for section in SECTIONS}
+    for layer in [*preset_layers(preset, method_class, method_entry.name, dataset_class, dataset_entry.name), overrides]:
+        for section, values in layer.items():
+            if section not in SECTIONS:
+                raise unknown("section", section, SECTIONS)
+            merged[section] = _merge(merged[section], values or {})
+    train = _validated(TrainConfig, merged["train"], "train")
+    method_options = resolve_options(method_class, merged["method"], "method")
+    stages = method_class.stages_for(method_options)
+    for name in train.stage:
+        if name not in method_class.stages:
+            raise unknown(f"override train.stage.{name}: stage of {method}", name, method_class.stages)
+    return {
+        "method": {"name": method_entry.name, "version": method_class.version, "options": method_options},
+        "dataset": {
+            "name": dataset_entry.name,
+            "version": dataset_class.version,
+            "options": resolve_options(dataset_class, merged["dataset"], "dataset"),
+        },
+        "train": {**train.model_dump(exclude={"stage"}), "stages": _stage_budgets(train, stages)},
+        "eval": _validated(EvalConfig, merged["eval"], "eval").model_dump(),
+        "preset": preset,
+    }
+
+
+def _stage_budgets(train: TrainConfig, stages: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The budget of each stage that will run, spelled out: what is recorded is what is done."""
+    keep = StageBudget.model_fields
+    return [{"name": s, **train.for_stage(s).model_dump(include=set(keep))} for s in stages]
