@@ -105,7 +105,9 @@ def _preset_file(path: Path) -> dict[str, Any]:
     return load_yaml(path) if path.is_file() else {}
 
 
-def preset_layers(preset: str, method: type, method_name: str, dataset: type, dataset_name: str) -> list[dict[str, Any]]:
+def preset_layers(
+    preset: str, method: type, method_name: str, dataset: type, dataset_name: str
+) -> list[dict[str, Any]]:
     """The layers of a preset for one pair; a pair needs no file of its own."""
     if preset not in preset_names():
         raise unknown("preset", preset, preset_names())
@@ -115,11 +117,13 @@ def preset_layers(preset: str, method: type, method_name: str, dataset: type, da
     generic["method"] = {k: v for k, v in generic.get("method", {}).items() if k in known}
     beside = [(dataset, dataset_name), (method, method_name)]
     return [generic] + [
-        _preset_file(Path(inspect.getfile(cls)).parent / "presets" / f"{name}.yaml").get(preset, {}) for cls, name in beside
+        _preset_file(Path(inspect.getfile(cls)).parent / "presets" / f"{name}.yaml").get(preset, {})
+        for cls, name in beside
     ]
 
 
-def _validated(model: type[BaseModel], values: Mapping[str, Any], prefix: str) -> Any:
+def validated(model: type[BaseModel], values: Mapping[str, Any], prefix: str) -> Any:
+    """`values` checked against a model, or one sentence why not."""
     try:
         return model(**values)
     except ValidationError as error:
@@ -142,12 +146,15 @@ def resolve(method: str, dataset: str, preset: str, overrides: Mapping[str, Mapp
     method_entry, dataset_entry = METHODS.entry(method), DATASETS.entry(dataset)
     method_class, dataset_class = METHODS.get(method), DATASETS.get(dataset)
     merged: dict[str, Any] = {section: {} for section in SECTIONS}
-    for layer in [*preset_layers(preset, method_class, method_entry.name, dataset_class, dataset_entry.name), overrides]:
+    for layer in [
+        *preset_layers(preset, method_class, method_entry.name, dataset_class, dataset_entry.name),
+        overrides,
+    ]:
         for section, values in layer.items():
             if section not in SECTIONS:
                 raise unknown("section", section, SECTIONS)
             merged[section] = _merge(merged[section], values or {})
-    train = _validated(TrainConfig, merged["train"], "train")
+    train = validated(TrainConfig, merged["train"], "train")
     method_options = resolve_options(method_class, merged["method"], "method")
     stages = method_class.stages_for(method_options)
     for name in train.stage:
@@ -161,7 +168,7 @@ def resolve(method: str, dataset: str, preset: str, overrides: Mapping[str, Mapp
             "options": resolve_options(dataset_class, merged["dataset"], "dataset"),
         },
         "train": {**train.model_dump(exclude={"stage"}), "stages": _stage_budgets(train, stages)},
-        "eval": _validated(EvalConfig, merged["eval"], "eval").model_dump(),
+        "eval": validated(EvalConfig, merged["eval"], "eval").model_dump(),
         "preset": preset,
     }
 

@@ -1,0 +1,232 @@
+"""A cell is a folder: its state is computed from its files, never kept anywhere else.
+
+spec.json               resolved configuration, written by the planner, never changed
+claim.json              who runs it now; absent otherwise
+attempts/<n>/           log.txt, progress.json (heartbeat), attempt.json (outcome)
+state/                  weights after each finished stage, removed at success
+weights.safetensors     the chosen checkpoint
+predictions/            packed samples, mean maps, rater maps
+train.json              its presence means trained
+eval/<key8>/            metrics.csv, then result.json: its presence means done for this evaluation
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UserError
+from ..core.files import read_json, write_json
+from ..core.hashing import digest, file_digest
+
+PROTOCOL = 1  # raised when the loop, the sampling or the scoring rules change every number
+SCHEMA = {"cell": 1, "train": 1, "result": 1, "multirater-results": 1, "attempt": 1}
+HUMAN = "human"  # the pseudo-method whose cell holds the human and oracle rows of a data set
+
+
+class State(StrEnum):
+    DONE = "done"
+    TRAINED = "trained"
+    RUNNING = "running"
+    LOST = "lost"
+    FAILED = "failed"
+    PENDING = "pending"
+
+
+def schema(name: str) -> dict[str, Any]:
+    return {"name": name, "version": SCHEMA[name]}
+
+
+def checked(record: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """Refuse a record of another kind or of a newer version.
+
+    Raises:
+        UserError: with the advice to upgrade.
+    """
+    found = record.get("schema", {})
+    if found.get("name") != name:
+        raise UserError(f"{path} is not a {name!r} record of multirater; point --results to a results folder")
+    if found["version"] > SCHEMA[name]:
+        raise UserError(
+            f"{path} was written by a newer multirater (schema {name} {found['version']}, this version reads up to "
+            f"{SCHEMA[name]}); upgrade multirater or choose another --results folder"
+        )
+    return record
+
+
+def open_results(folder: Path, create: bool = False) -> Path:
+    """A results folder whose schema this version can read.
+
+    Raises:
+        UserError: it does not exist, is not a results folder, is newer, or cannot be written.
+    """
+    index = folder / "index.json"
+    if index.is_file():
+        checked(read_json(index), "multirater-results", index)
+        if create and not os.access(folder, os.W_OK):
+            raise UserError(
+                f"cannot write {folder}: permission denied; choose a folder you may write to with --results"
+            )
+        return folder
+    if not create:
+        raise UserError(
+            f"no results in {folder}: it has no index.json; run `multirater run` first or give --results DIR"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a folder; give a folder with --results")
+    from .. import __version__
+
+    write_json(index, {"schema": schema("multirater-results"), "suite": __version__})
+    return folder
+
+
+def train_key(spec: dict[str, Any]) -> str:
+    """Identity of a training: what changes its numbers, and nothing else (no paths, device, threads)."""
+    dataset = {k: v for k, v in spec["dataset"].items() if k not in ("options", "notice")}
+    dataset["options"] = {k: v for k, v in spec["dataset"]["options"].items() if k not in ("root", "config")}
+    parts = {k: spec[k] for k in ("method", "train", "fold", "seed", "protocol")}
+    return digest({**parts, "dataset": dataset})
+
+
+def eval_key(spec: dict[str, Any], metric_versions: dict[str, int]) -> str:
+    return digest({"train": spec["train_key"], "eval": spec["eval"], "metrics": metric_versions})
+
+
+@dataclass(frozen=True)
+class Cell:
+    folder: Path
+
+    @classmethod
+    def plan(cls, results: Path, spec: dict[str, Any]) -> Cell:
+        """The cell of a specification; writes ``spec.json`` if it is new."""
+        name = f"f{spec['fold']}-s{spec['seed']}-{spec['train_key'][:8]}"
+        cell = cls(results / "cells" / spec["method"]["name"] / spec["dataset"]["name"] / name)
+        # The train key decides the folder; the evaluation asked for last is what the spec names.
+        path = cell.folder / "spec.json"
+        if not path.is_file() or read_json(path).get("eval_key") != spec["eval_key"]:
+            write_json(path, spec)
+        return cell
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        path = self.folder / "spec.json"
+        return checked(read_json(path), "cell", path)
+
+    @property
+    def train_record(self) -> Path:
+        return self.folder / "train.json"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+    def predictions(self, part: str) -> Path:
+        return self.folder / "predictions" / f"{part}.safetensors"
+
+    def eval_folder(self, key: str) -> Path:
+        return self.folder / "eval" / key[:8]
+
+    def result(self, key: str) -> dict[str, Any] | None:
+        """The valid record of an evaluation, or None: schema known, key equal, checksum of the metrics right."""
+        path = self.eval_folder(key) / "result.json"
+        if not path.is_file():
+            return None
+        record = checked(read_json(path), "result", path)
+        metrics = path.with_name("metrics.csv")
+        if record["eval_key"] != key or not metrics.is_file() or file_digest(metrics) != record["metrics_sha256"]:
+            return None
+        return record
+
+    def state(self) -> State:
+        spec = self.spec
+        claim = self.claim()
+        if claim is not None:
+            return State.RUNNING if owner_alive(claim) else State.LOST
+        if self.result(spec["eval_key"]) is not None:
+            return State.DONE
+        if self.train_record.is_file() and self.predictions("test").is_file():
+            return State.TRAINED
+        last = self.last_attempt()
+        if last and last.get("outcome") in ("error", "diverged"):
+            return State.FAILED
+        return State.PENDING
+
+    # -- attempts and claims --------------------------------------------------------------------
+
+    def attempts(self) -> list[Path]:
+        found = [p for p in (self.folder / "attempts").glob("*") if p.name.isdigit()]
+        return sorted(found, key=lambda p: int(p.name))
+
+    def last_attempt(self) -> dict[str, Any] | None:
+        attempts = self.attempts()
+        path = attempts[-1] / "attempt.json" if attempts else None
+        return read_json(path) if path and path.is_file() else None
+
+    def new_attempt(self) -> Path:
+        attempts = self.attempts()
+        folder = self.folder / "attempts" / str(int(attempts[-1].name) + 1 if attempts else 1)
+        folder.mkdir(parents=True)
+        return folder
+
+    def claim(self) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.folder / "claim.json").read_text())
+        except FileNotFoundError:
+            return None
+        except json.JSONDecodeError:
+            return {}  # killed while claiming: an owner that is not alive
+
+    def take(self) -> bool:
+        """Claim the cell for this process; False if a living owner has it. A lost claim is moved aside first."""
+        path = self.folder / "claim.json"
+        old = self.claim()
+        if old is not None:
+            if owner_alive(old):
+                return False
+            attempts = self.attempts()
+            aside = (attempts[-1] if attempts else self.new_attempt()) / f"lost-claim-{time.time_ns()}.json"
+            with contextlib.suppress(FileNotFoundError):  # rename succeeds for one contender only
+                os.rename(path, aside)
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            return False
+        with os.fdopen(handle, "w") as stream:
+            json.dump(_owner(), stream)
+        return True
+
+    def release(self) -> None:
+        (self.folder / "claim.json").unlink(missing_ok=True)
+
+
+def _owner() -> dict[str, Any]:
+    import psutil
+
+    me = psutil.Process()
+    return {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "time": time.time()}
+
+
+def owner_alive(claim: dict[str, Any], limit: float = 3600) -> bool:
+    """Whether the claiming process still lives: by process start time on this host, by age of the claim elsewhere."""
+    import psutil
+
+    if not claim:
+        return False
+    if claim["host"] != socket.gethostname():
+        return time.time() - claim["time"] < limit
+    try:
+        return abs(psutil.Process(claim["pid"]).create_time() - claim["started"]) < 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def all_cells(results: Path) -> list[Cell]:
+    """Every cell of a results folder, sorted by path."""
+    return [Cell(path.parent) for path in sorted((results / "cells").glob("*/*/*/spec.json"))]

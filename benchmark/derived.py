@@ -1,0 +1,85 @@
+"""The trivial rows: what a cell's own outputs give without any learning of personalisation or diversity.
+
+They stand in every table beside the method, also where they win (quick_preset, baselines).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+THRESHOLDS = np.round(np.arange(0.02, 1.0, 0.02), 2)
+
+
+def van_der_corput(n: int) -> np.ndarray:
+    """The first n points of the base-2 van der Corput sequence, 1/2, 1/4, 3/4, …: any first S of them are a fair set."""
+    bits = np.arange(1, n + 1)[:, None] >> np.arange(32) & 1
+    return (bits * 0.5 ** np.arange(1, 33)).sum(1)
+
+
+def level_sets(mean: np.ndarray, n: int) -> np.ndarray:
+    """Nested level sets S×H×W of a mean map H×W: mask s is ``mean > u_s``, u the van der Corput points."""
+    return mean[None] > van_der_corput(n).astype(np.float64)[:, None, None]
+
+
+def _dice_at_thresholds(mean: np.ndarray, masks: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Mean over cases of Dice between ``mean > t`` and each rater: T×R (two empty masks: 1)."""
+    n, raters = masks.shape[:2]
+    target = masks.reshape(n, raters, -1).astype(np.float32)
+    scores = np.empty((len(THRESHOLDS), raters))
+    sizes = target.sum(-1)
+    for k, threshold in enumerate(THRESHOLDS):
+        cut = (mean > threshold).reshape(n, -1).astype(np.float32)
+        both = np.einsum("np,nrp->nr", cut, target)
+        total = cut.sum(-1)[:, None] + sizes
+        dice = np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0)
+        scores[k] = np.where(valid, dice, 0).sum(0) / np.maximum(valid.sum(0), 1)
+    return scores
+
+
+def own_thresholds(mean: np.ndarray, masks: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """One threshold per rater, the best on these (validation) cases; the lowest wins a tie.
+
+    Args:
+        mean: N×H×W mean maps.
+        masks: N×R×H×W bool.
+        valid: N×R bool.
+    """
+    return THRESHOLDS[_dice_at_thresholds(mean, masks, valid).argmax(0)]
+
+
+def common_threshold(mean: np.ndarray, masks: np.ndarray, valid: np.ndarray) -> float:
+    """The one threshold with the best mean over raters on these (validation) cases."""
+    return float(THRESHOLDS[_dice_at_thresholds(mean, masks, valid).mean(1).argmax()])
+
+
+def rater_area_ranks(masks: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Rank 0…R-1 of each rater by mean area relative to its case, over (training) cases.
+
+    Args:
+        masks: N×R×H×W.
+        valid: N×R bool.
+    """
+    areas = masks.reshape(*masks.shape[:2], -1).sum(-1, dtype=np.float64)
+    areas[~valid] = np.nan
+    with np.errstate(invalid="ignore"):
+        relative = areas / np.maximum(np.nanmean(areas, 1, keepdims=True), 1)
+    mean = np.array([np.nanmean(column) if np.isfinite(column).any() else np.inf for column in relative.T])
+    return np.argsort(np.argsort(mean, kind="stable"), kind="stable")
+
+
+def area_ranks(samples: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """For each rater the sample at that rater's area quantile: R×H×W from S×H×W.
+
+    With S = 50 and R = 4 these are the samples number 7, 19, 32 and 44 by area; ties by position.
+    """
+    count, raters = len(samples), len(ranks)
+    order = np.argsort(samples.reshape(count, -1).sum(1), kind="stable")
+    position = np.ceil((ranks + 0.5) / raters * count).astype(int) - 1
+    return samples[order[position]]
+
+
+def vote_levels(masks: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """For each rater the true vote level of its area rank: the rater drawing least gets unanimity, the most the union."""
+    votes = masks.sum(0)
+    needed = len(masks) - ranks
+    return votes[None] >= needed[:, None, None]

@@ -1,0 +1,113 @@
+"""What a person sees while cells run: one progress bar per running cell, plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .cell import Cell
+from .executors import heartbeat_path
+from .progress import read_heartbeat
+
+
+class Monitor:
+    """Shows phase, epoch, loss, validation score and remaining time from the cells' heartbeats."""
+
+    def __init__(self, quiet: bool = False, every: float = 15.0) -> None:
+        self.console = Console(file=sys.stderr, quiet=quiet, highlight=False)
+        self.live = self.console.is_terminal and not quiet
+        self.every = every
+        self._bars: Progress | None = None
+        self._tasks: dict[Cell, TaskID] = {}
+        self._phase: dict[Cell, str] = {}
+        self._spoken: dict[Cell, float] = {}
+
+    @contextmanager
+    def preparing(self, name: str) -> Iterator[Callable[[int, int, str], None]]:
+        """A progress callback for the preparation of a data set; silent if the arrays are there already."""
+        with self._progress() as bars:
+            task: list[TaskID] = []
+
+            def progress(done: int, total: int, what: str) -> None:
+                if not task:
+                    self.say(f"preparing {name}") if not self.live else None
+                    task.append(bars.add_task(f"prepare {name}", total=total, note=""))
+                bars.update(task[0], completed=done, total=total, note=what)
+
+            yield progress
+
+    def start(self, cells: int, done: int) -> None:
+        if done:
+            self.say(f"{done} of {cells} cells are done already")
+        self._bars = self._progress()
+        self._bars.start()
+
+    def begin(self, cell: Cell) -> None:
+        assert self._bars is not None
+        if not self.live:
+            self.say(f"{self.label(cell)}: started")
+        self._tasks[cell] = self._bars.add_task(self.label(cell), total=None, note="starting")
+        self._spoken[cell] = time.monotonic()
+
+    def update(self, cell: Cell) -> None:
+        path = heartbeat_path(cell)
+        beat = read_heartbeat(path) if path else None
+        if beat is None or self._bars is None:
+            return
+        task = self._tasks[cell]
+        if self._phase.get(cell) != beat["phase"]:  # a new phase: the remaining time starts afresh
+            self._phase[cell] = beat["phase"]
+            self._bars.reset(task, description=f"{self.label(cell)} · {beat['phase']}")
+        self._bars.update(task, completed=beat["done"], total=beat["total"], note=describe(beat))
+        if not self.live and time.monotonic() - self._spoken[cell] >= self.every:
+            self._spoken[cell] = time.monotonic()
+            self.say(f"{self.label(cell)}: {beat['phase']} {beat['done']}/{beat['total']} {describe(beat)}")
+
+    def end(self, cell: Cell, failure: str) -> None:
+        assert self._bars is not None
+        self._bars.remove_task(self._tasks.pop(cell))
+        self.say(f"{self.label(cell)}: {'failed, ' + failure if failure else 'done'}")
+
+    def stop(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def say(self, text: str) -> None:
+        (self._bars.console if self._bars is not None else self.console).print(text, markup=False)
+
+    @staticmethod
+    def label(cell: Cell) -> str:
+        return "/".join(cell.folder.parts[-3:])
+
+    def _progress(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.live,
+        )
+
+
+def describe(beat: dict[str, Any]) -> str:
+    """Epoch, loss and the last validation score in words."""
+    words = []
+    if beat.get("epoch") is not None:
+        words.append(f"epoch {beat['epoch']}")
+    if beat.get("loss") is not None:
+        words.append(f"loss {beat['loss']:.4f}")
+    if beat.get("val") is not None:
+        words.append(f"val {beat['val_metric']} {beat['val']:.4f}")
+    return " ".join(words)

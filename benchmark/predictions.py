@@ -1,0 +1,180 @@
+"""Predictions of a cell: made one case at a time with that case's generator, stored packed, read back exactly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..core.errors import UserError
+from ..core.files import replacing
+from ..core.seeding import torch_generator
+from ..datasets.base import Dataset
+from ..methods.base import Method, Prediction
+
+LOG_EPSILON = 1e-8  # inside the log of the mean-log map (metrics.md 2.5)
+
+
+@dataclass
+class StoredPredictions:
+    """What a cell keeps of its predictions.
+
+    Attributes:
+        case_ids: N case ids.
+        samples: N×S×H×W bool (probability > 0.5), or None.
+        mean: N×H×W float32, mean probability.
+        mean_log: N×2×H×W float32, mean over samples of log(1-p+ε) and log(p+ε).
+        raters: N×R×H×W float32 probabilities, or None.
+        requested: number of samples asked of the method; it may give fewer.
+    """
+
+    case_ids: list[str]
+    mean: np.ndarray
+    mean_log: np.ndarray
+    samples: np.ndarray | None = None
+    raters: np.ndarray | None = None
+    requested: int = 0
+
+    def select(self, case_ids: Sequence[str], n_samples: int) -> StoredPredictions:
+        """Some of the cases and the first `n_samples` of the samples."""
+        position = {c: i for i, c in enumerate(self.case_ids)}
+        index = [position[c] for c in case_ids]
+        return StoredPredictions(
+            list(case_ids),
+            self.mean[index],
+            self.mean_log[index],
+            None if self.samples is None else self.samples[index, :n_samples],
+            None if self.raters is None else self.raters[index],
+            self.requested,
+        )
+
+    def covers(self, case_ids: Sequence[str], n_samples: int) -> bool:
+        """Whether an evaluation of these cases with so many samples needs no network."""
+        return set(case_ids) <= set(self.case_ids) and n_samples <= self.requested
+
+
+def predict_case(method: Method, image: np.ndarray, n_samples: int, device: torch.device, **axes: Any) -> Prediction:
+    """Prediction of one image; its noise depends on the data set, the case and the seed, not on method or order."""
+    generator = torch_generator("predict", device=device.type, **axes)
+    with torch.inference_mode():
+        return method.predict(torch.from_numpy(image)[None].to(device), n_samples=n_samples, generator=generator)
+
+
+def predict_cases(
+    method: Method,
+    dataset: Dataset,
+    indices: Sequence[int] | np.ndarray,
+    n_samples: int,
+    seed: int,
+    device: torch.device,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> StoredPredictions:
+    """Predict cases one by one and keep what scoring needs.
+
+    Raises:
+        UserError: a prediction has the wrong shape or is not a probability.
+    """
+    method.eval()
+    records = dataset.records
+    kept: dict[str, list[np.ndarray]] = {"samples": [], "mean": [], "mean_log": [], "raters": []}
+    for done, index in enumerate(indices):
+        record = records[index]
+        image = dataset.arrays([index])[0][0]
+        prediction = predict_case(
+            method, image, n_samples, device, dataset=dataset.name, case=record.case_id, seed=seed
+        )
+        check_prediction(prediction, image, record.case_id, method)
+        source = prediction.samples if prediction.samples is not None else prediction.mean
+        assert source is not None
+        assert prediction.mean is not None
+        probabilities = source[0].reshape(-1, *source.shape[-2:]).float()
+        logs = [torch.log(p + LOG_EPSILON).mean(0) for p in (1 - probabilities, probabilities)]
+        kept["mean_log"].append(torch.stack(logs).cpu().numpy())
+        kept["mean"].append(prediction.mean[0].float().cpu().numpy())
+        if prediction.samples is not None:
+            kept["samples"].append((prediction.samples[0] > 0.5).cpu().numpy())
+        if prediction.raters is not None:
+            kept["raters"].append(prediction.raters[0].float().cpu().numpy())
+        tick(done + 1, len(indices))
+    stacked = {name: np.stack(values) if values else None for name, values in kept.items()}
+    if stacked["mean"] is None or stacked["mean_log"] is None:
+        raise UserError(f"no cases to predict in {dataset.name!r}: this part of the split is empty; use another split")
+    return StoredPredictions(
+        [records[i].case_id for i in indices],
+        stacked["mean"],
+        stacked["mean_log"],
+        stacked["samples"],
+        stacked["raters"],
+        n_samples,
+    )
+
+
+def check_prediction(prediction: Prediction, image: np.ndarray, case: str, method: Method) -> None:
+    """Refuse predictions that could be scored only by misreading them."""
+    name, size = type(method).__name__, image.shape[1:]
+    expected = {"samples": (1, None, *size), "raters": (1, method.data.raters, *size), "mean": (1, *size)}
+    for field, shape in expected.items():
+        value = getattr(prediction, field)
+        if value is None:
+            continue
+        fits = value.ndim == len(shape) and all(e is None or e == v for e, v in zip(shape, value.shape, strict=True))
+        if not fits:
+            raise UserError(
+                f"{name}.predict gave {field} of shape {tuple(value.shape)} for case {case}, expected "
+                f"{tuple('S' if e is None else e for e in shape)}; mend predict"
+            )
+        low, high = (float(v) for v in torch.aminmax(value))
+        if not (low >= 0 and high <= 1):  # also false for NaN
+            raise UserError(
+                f"{name}.predict gave {field} in [{low:g}, {high:g}] for case {case}, but probabilities lie in [0, 1]; "
+                f"apply a sigmoid"
+            )
+
+
+def write_predictions(path: Path, stored: StoredPredictions) -> None:
+    tensors = {"mean": stored.mean, "mean_log": stored.mean_log}
+    metadata = {"case_ids": json.dumps(stored.case_ids), "shape": json.dumps(stored.mean.shape[1:]), "n_samples": "0"}
+    metadata["requested"] = str(stored.requested)
+    if stored.samples is not None:
+        n, count = stored.samples.shape[:2]
+        tensors["samples"] = np.packbits(stored.samples.reshape(n, count, -1), axis=-1)
+        metadata["n_samples"] = str(count)
+    if stored.raters is not None:
+        tensors["raters"] = stored.raters
+    with replacing(path) as temporary:
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, metadata)
+
+
+def read_predictions(path: Path) -> StoredPredictions:
+    """Predictions as they were stored.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
+    shape = tuple(json.loads(metadata["shape"]))
+    samples = tensors.get("samples")
+    if samples is not None:
+        n, count = samples.shape[:2]
+        bits = np.unpackbits(samples, axis=-1, count=int(np.prod(shape)))
+        samples = bits.astype(bool).reshape(n, count, *shape)
+    return StoredPredictions(
+        json.loads(metadata["case_ids"]),
+        tensors["mean"],
+        tensors["mean_log"],
+        samples,
+        tensors.get("raters"),
+        int(metadata["requested"]),
+    )

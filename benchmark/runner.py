@@ -1,0 +1,255 @@
+"""Plan cells, run those that are not done, report. The coordinator never trains: one process per cell."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UnsupportedPair, UserError
+from ..core.files import write_json
+from ..datasets import DATASETS, open_dataset
+from ..methods import METHODS
+from .cell import HUMAN, PROTOCOL, Cell, State, all_cells, eval_key, open_results, schema, train_key
+from .config import resolve
+from .evaluation import metric_versions
+from .executors import EXECUTORS
+from .monitor import Monitor
+
+
+@dataclass
+class Report:
+    """What `run` did.
+
+    Attributes:
+        cells: every planned cell, human rows included.
+        skipped: (method, reason) of pairs that a method refuses.
+        failed: (cell, message) of cells that did not finish.
+    """
+
+    results: Path
+    cells: list[Cell] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[Cell, str]] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        return 130 if self.interrupted else 1 if self.failed else 0
+
+
+def pick_device(device: str) -> str:
+    """``auto`` is CUDA where there is one.
+
+    Raises:
+        UserError: CUDA was asked for and there is none.
+    """
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "--device cuda was given, but torch sees no CUDA device; use --device cpu or install a CUDA build"
+        )
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def method_names(methods: Sequence[str]) -> list[str]:
+    return METHODS.names() if list(methods) == ["all"] else list(dict.fromkeys(methods))
+
+
+def plan(
+    methods: Sequence[str],
+    dataset: str,
+    preset: str,
+    folds: Sequence[int],
+    seeds: Sequence[int],
+    overrides: Mapping[str, Mapping[str, Any]],
+    results: Path,
+    monitor: Monitor,
+) -> Report:
+    """Validate every name and key, prepare the data, and write the specifications of all cells.
+
+    Raises:
+        UserError: anything unknown or not allowed; one refused pair if it is the only one asked for.
+    """
+    names = method_names(methods)
+    DATASETS.entry(dataset)
+    for name in names:
+        METHODS.entry(name)
+    # Keys under `method.` must exist in every method of a list: a silent drop would compare different things.
+    resolved = [resolve(name, dataset, preset, overrides) for name in names]
+    report = Report(open_results(results, create=True))
+    for name, config in zip(names, resolved, strict=True):
+        data = open_dataset(config["dataset"]["name"], **config["dataset"]["options"])
+        with monitor.preparing(config["dataset"]["name"]) as progress:
+            data.prepare(progress)
+        try:
+            METHODS.get(name).check_supported(data.describe(), config["method"]["options"])
+        except UnsupportedPair as refusal:
+            if len(names) == 1:
+                raise
+            report.skipped.append((name, str(refusal)))
+            continue
+        for fold in folds:
+            # One cell per preset: presets differ in the number of samples and scored cases.
+            human = {"method": {"name": HUMAN, "version": 1, "options": {}}, "train": {"preset": preset}}
+            report.cells.append(_cell(results, data, {**config, **human}, fold, 0))
+            report.cells += [_cell(results, data, config, fold, seed) for seed in seeds]
+    report.cells = list(dict.fromkeys(report.cells))
+    return report
+
+
+def _cell(results: Path, data: Any, config: dict[str, Any], fold: int, seed: int) -> Cell:
+    description, split = data.describe(), data.split(fold)
+    spec: dict[str, Any] = {
+        "schema": schema("cell"),
+        "protocol": PROTOCOL,
+        **config,
+        "dataset": {
+            **config["dataset"],
+            "fingerprint": data.fingerprint,
+            "split": split.name,
+            "split_hash": split.hash,
+            "notice": data.notice,
+            "identity": description.identity,
+            "rater_ids": list(description.rater_ids),
+        },
+        "fold": fold,
+        "seed": seed,
+    }
+    spec["train_key"] = train_key(spec)
+    spec["eval_key"] = eval_key(spec, metric_versions())
+    return Cell.plan(results, spec)
+
+
+def execute(report: Report, monitor: Monitor, executor: str, jobs: int, threads: int, device: str) -> None:
+    """Run every cell that is not done; one that fails never stops the others."""
+    pending = [cell for cell in report.cells if cell.state() is not State.DONE]
+    engine = EXECUTORS.get(executor)()
+    running: dict[Cell, Any] = {}
+    monitor.start(len(report.cells), len(report.cells) - len(pending))
+    resources = {"threads": threads or max(1, (os.cpu_count() or 1) // jobs), "device": device}
+    try:
+        while pending or running:
+            while pending and len(running) < jobs:
+                cell = pending.pop(0)
+                state = cell.state()
+                if state is State.RUNNING:  # another coordinator has it: come back to it later
+                    pending.append(cell)
+                    break
+                if state is not State.DONE:
+                    running[cell] = engine.submit(cell, resources)
+                    monitor.begin(cell)
+            time.sleep(0.2)
+            for cell, handle in list(running.items()):
+                monitor.update(cell)
+                if not engine.alive(handle):
+                    del running[cell]
+                    if cell.state() is State.DONE:
+                        monitor.end(cell, "")
+                    else:
+                        message = _message(cell)
+                        report.failed.append((cell, message))
+                        monitor.end(cell, message)
+    except KeyboardInterrupt:
+        report.interrupted = True
+        monitor.say("stopping: finished stages and cells are kept (Ctrl-C again kills)")
+        _stop(engine, running.values())
+    finally:
+        monitor.stop()
+
+
+def _message(cell: Cell) -> str:
+    """Why the last attempt did not finish, in one line."""
+    attempts = cell.attempts()
+    last = cell.last_attempt()
+    if last is None:
+        return f"the process ended without a record (killed?); its log is {attempts[-1] / 'log.txt'}"
+    return f"{last['outcome']}: {last['message']}"
+
+
+def _stop(engine: Any, handles: Iterable[Any], patience: float = 20) -> None:
+    handles = list(handles)
+    for handle in handles:
+        engine.cancel(handle)
+    deadline = time.monotonic() + patience
+    try:
+        while any(engine.alive(h) for h in handles) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        pass
+    for handle in handles:
+        if engine.alive(handle):
+            engine.cancel(handle, kill=True)
+
+
+def run(
+    methods: Sequence[str] | str,
+    dataset: str = "lidc-contours",
+    preset: str = "quick",
+    folds: Sequence[int] = (0,),
+    seeds: Sequence[int] = (0,),
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    results: str | Path = "results",
+    executor: str = "local",
+    jobs: int = 1,
+    threads: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Report:
+    """Train and evaluate cells as ``multirater run`` does, skipping what is done.
+
+    Args:
+        methods: registry names, or ``"all"``: every method that can run on the data set.
+        overrides: sections ``dataset``, ``method``, ``train``, ``eval`` to option values.
+        threads: CPU threads a cell; 0: cores / jobs.
+
+    Raises:
+        UserError: wrong usage or input, before anything is trained.
+    """
+    monitor = Monitor(quiet=quiet)
+    EXECUTORS.entry(executor)
+    chosen = pick_device(device)
+    names = [methods] if isinstance(methods, str) else list(methods)
+    report = plan(names, dataset, preset, folds, seeds, overrides or {}, Path(results), monitor)
+    execute(report, monitor, executor, jobs, threads, chosen)
+    return report
+
+
+def evaluate(results: Path, overrides: Mapping[str, Mapping[str, Any]], force: bool = False) -> Report:
+    """Score every trained cell with the present metrics (and other ``eval`` options); nothing is trained.
+
+    Raises:
+        UserError: keys outside ``eval``, or more samples than a cell has stored.
+    """
+    from .config import EvalConfig, validated
+    from .progress import Heartbeat
+    from .worker import evaluate as score
+
+    for section in overrides:
+        if section != "eval":
+            raise UserError(
+                f"evaluate changes nothing but eval.*, not {section}.*; use `multirater run` for a new training"
+            )
+    report = Report(open_results(results, create=True))
+    for cell in all_cells(results):
+        spec = cell.spec
+        trained = cell.predictions("test").is_file() or spec["method"]["name"] == HUMAN
+        if not trained:
+            continue
+        spec["eval"] = validated(EvalConfig, {**spec["eval"], **overrides.get("eval", {})}, "eval").model_dump()
+        spec["eval_key"] = eval_key(spec, metric_versions())
+        report.cells.append(cell)
+        if cell.result(spec["eval_key"]) is None or force:
+            data = open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"])
+            score(cell, spec, data, Heartbeat(cell.folder / "progress.json"), {})
+            write_json(cell.folder / "spec.json", spec)
+            (cell.folder / "progress.json").unlink(missing_ok=True)
+    if not report.cells:
+        raise UserError(f"no trained cells in {results}; run `multirater run` first")
+    return report

@@ -1,0 +1,210 @@
+"""The loop, the same for every method: data order, budget, learning rate, augmentation, validation, checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..core.errors import UserError
+from ..core.seeding import numpy_generator, seed_for, torch_generator
+from ..datasets.base import Dataset
+from ..methods.base import Method, output_of_stage
+from .augment import augment
+from .progress import Heartbeat
+from .validation import SCORES, validate
+
+
+class Diverged(Exception):
+    """The loss was not finite too often: a result of the method, shown as such in every table."""
+
+
+@dataclass
+class StageRecord:
+    """What happened in one stage; goes into ``train.json``."""
+
+    name: str
+    steps: int = 0
+    epochs: int = 0
+    selected: str = "last"
+    selected_epoch: int | None = None
+    val_metric: str = ""
+    val_score: float | None = None
+    nonfinite_steps: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class History:
+    """Long log of a training: (stage, epoch, step, key, value)."""
+
+    rows: list[tuple[str, int, int, str, float]] = field(default_factory=list)
+
+    def add(self, stage: str, epoch: int, step: int, values: dict[str, float]) -> None:
+        self.rows += [(stage, epoch, step, key, float(value)) for key, value in values.items()]
+
+
+class Trainer:
+    """Trains one stage after the other.
+
+    Seeds: initial weights and training noise depend on (method, data set, fold, seed, stage); data order and
+    augmentation on (data set, fold, seed, stage) only, so that all methods see the same batches.
+    """
+
+    def __init__(
+        self, method: Method, dataset: Dataset, spec: dict[str, Any], device: torch.device, heartbeat: Heartbeat
+    ) -> None:
+        self.method = method
+        self.dataset = dataset
+        self.spec = spec
+        self.config = spec["train"]
+        self.device = device
+        self.heartbeat = heartbeat
+        self.split = dataset.split(spec["fold"])
+        self.history = History()
+        self.axes = {"dataset": dataset.name, "fold": spec["fold"], "seed": spec["seed"]}
+        if len(self.split.train) == 0:
+            raise UserError(
+                f"no training cases in fold {spec['fold']} of {dataset.name!r}; use another split or more data"
+            )
+        if self.config["select"] == "best" and len(self.split.val) == 0:
+            raise UserError(
+                f"train.select=best needs validation patients, but fold {spec['fold']} of {dataset.name!r} has none; "
+                f"use --set train.select=last"
+            )
+
+    def run_stage(self, budget: dict[str, Any]) -> StageRecord:
+        """Train one stage; the method holds the selected checkpoint afterwards.
+
+        Raises:
+            Diverged: more than ``train.max_nonfinite`` steps had a non-finite loss.
+        """
+        name = budget["name"]
+        started = time.perf_counter()
+        torch.manual_seed(seed_for("train", method=self.spec["method"]["name"], stage=name, **self.axes))
+        batch_size = min(budget["batch_size"], len(self.split.train))
+        per_epoch = len(self.split.train) // batch_size
+        total = budget["steps"] or budget["epochs"] * per_epoch
+        output = output_of_stage(self.method, name)
+        record = StageRecord(name, val_metric=SCORES[output].metric, selected=self.config["select"])
+        best: tuple[float, dict[str, torch.Tensor]] | None = None
+
+        optimizer, parameters = self._optimizer(budget, name)
+        batches = self._batches(name, batch_size, per_epoch)
+        log: dict[str, list[torch.Tensor | float]] = {}
+        self.method.train()
+        for step in range(total):
+            epoch = step // per_epoch
+            scale = lr_scale(self.config["schedule"], step, total, per_epoch, budget["warmup_steps"])
+            for group in optimizer.param_groups:
+                group["lr"] = budget["lr"] * group["lr_scale"] * scale
+            loss, scalars = self.method.training_step(next(batches), stage=name)
+            optimizer.zero_grad(set_to_none=True)
+            value = float(loss.detach())
+            if math.isfinite(value):
+                loss.backward()
+                if self.config["grad_clip"]:
+                    nn.utils.clip_grad_norm_(parameters, self.config["grad_clip"])
+                optimizer.step()
+            else:
+                record.nonfinite_steps += 1
+                if record.nonfinite_steps > self.config["max_nonfinite"]:
+                    raise Diverged(
+                        f"stage {name!r}: {record.nonfinite_steps} steps with a non-finite loss by step {step}"
+                    )
+            for key, scalar in {"loss": value, **scalars}.items():
+                log.setdefault(key, []).append(scalar.detach() if isinstance(scalar, torch.Tensor) else scalar)
+            self._beat(name, epoch, step, total, value, record)
+
+            last = step + 1 == total
+            if (step + 1) % per_epoch == 0 or last:
+                means = {k: float(np.mean([float(v) for v in values])) for k, values in log.items()}
+                self.history.add(name, epoch + 1, step + 1, {**means, "lr": budget["lr"] * scale})
+                log.clear()
+                every = self.config["validate_every"]
+                if len(self.split.val) and (last or (every and (epoch + 1) % every == 0)):
+                    record.val_score = self._validate(name, epoch + 1, step + 1, output)
+                    signed = record.val_score * (1 if SCORES[output].higher else -1)
+                    # Ties go to the later epoch, as in the authors' code.
+                    if self.config["select"] == "best" and (best is None or signed >= best[0]):
+                        best = (signed, {k: v.detach().clone() for k, v in self.method.state_dict().items()})
+                        record.selected_epoch = epoch + 1
+        if best is not None:
+            self.method.load_state_dict(best[1])
+            record.val_score = best[0] * (1 if SCORES[output].higher else -1)
+        record.steps, record.epochs = total, math.ceil(total / per_epoch)
+        record.seconds = time.perf_counter() - started
+        return record
+
+    # -- parts ----------------------------------------------------------------------------------
+
+    def _optimizer(self, budget: dict[str, Any], stage: str) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
+        given = list(self.method.parameters_for(stage))
+        groups = [dict(g) for g in given if isinstance(g, dict)] or [{"params": given}]
+        for group in groups:
+            group["params"] = list(group["params"])
+            group.setdefault("lr_scale", 1.0)
+        chosen = [p for group in groups for p in group["params"]]
+        ids = {id(p) for p in chosen}
+        for parameter in self.method.parameters():
+            parameter.requires_grad_(id(parameter) in ids)  # frozen means frozen
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[self.config["optimizer"]]
+        return kind(groups, lr=budget["lr"], weight_decay=self.config["weight_decay"]), chosen
+
+    def _batches(self, stage: str, batch_size: int, per_epoch: int) -> Iterator[dict[str, Any]]:
+        """Endless batches; each epoch is a seeded permutation cut into whole batches (no tiny batch for batch norm)."""
+        records = self.dataset.records
+        epoch = 0
+        while True:
+            order = numpy_generator("order", stage=stage, epoch=epoch, **self.axes).permutation(self.split.train)
+            noise = torch_generator("augment", stage=stage, epoch=epoch, **self.axes)
+            for start in range(0, per_epoch * batch_size, batch_size):
+                indices = order[start : start + batch_size]
+                images, masks, valid = (torch.from_numpy(a) for a in self.dataset.arrays(indices))
+                images, masks = augment(images, masks, self.config["augment"], noise)
+                if self.config["channels_last"] and images.ndim == 4:
+                    images = images.contiguous(memory_format=torch.channels_last)
+                yield {
+                    "image": images.to(self.device, non_blocking=True),
+                    "masks": masks.to(self.device, non_blocking=True),
+                    "rater_valid": valid.to(self.device, non_blocking=True),
+                    "case_id": [records[i].case_id for i in indices],
+                    "patient_id": [records[i].patient_id for i in indices],
+                }
+            epoch += 1
+
+    def _validate(self, stage: str, epoch: int, step: int, output: str) -> float:
+        score = validate(self.method, self.dataset, self.split.val, output, self.config, self.spec["seed"], self.device)
+        self.history.add(stage, epoch, step, {f"val_{SCORES[output].metric}": score})
+        self.method.train()
+        return score
+
+    def _beat(self, stage: str, epoch: int, step: int, total: int, loss: float, record: StageRecord) -> None:
+        self.heartbeat(
+            f"train {stage}",
+            step + 1,
+            total,
+            epoch=epoch + 1,
+            loss=loss if math.isfinite(loss) else None,
+            val_metric=record.val_metric,
+            val=record.val_score,
+        )
+
+
+def lr_scale(schedule: str, step: int, total: int, per_epoch: int, warmup: int) -> float:
+    """Factor of the learning rate at a step: linear warm-up, then cosine to 0 (per step or per epoch) or constant."""
+    if step < warmup:
+        return (step + 1) / warmup
+    if schedule == "constant":
+        return 1.0
+    if schedule == "cosine_epoch":
+        step, total = step // per_epoch, math.ceil(total / per_epoch)
+    else:
+        step, total = step - warmup, total - warmup
+    return 0.5 * (1 + math.cos(math.pi * step / max(total, 1)))

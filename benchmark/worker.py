@@ -1,0 +1,298 @@
+"""Runs one cell in its own process: ``python -m multirater.benchmark.worker FOLDER``.
+
+Idempotent, and ignorant of who started it: it trains what is not trained, predicts what is not predicted and scores
+what is not scored. After each stage the weights are kept, and every stage starts from its own seed, so that a run that
+was cut off goes on at the last finished stage with the same numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UserError
+from ..core.files import replacing, write_json, write_text
+from ..core.hashing import file_digest
+from .cell import HUMAN, Cell, schema
+from .progress import Heartbeat
+
+EXIT = {"ok": 0, "error": 1, "diverged": 1, "refused": 2, "interrupted": 130}
+
+
+def run_cell(folder: Path, device: str = "cpu", threads: int = 0) -> str:
+    """Bring a cell to `done` and return the outcome of this attempt.
+
+    Everything that can be wrong ends in ``attempt.json``; the traceback goes to stderr, which is the attempt's log.
+    """
+    cell = Cell(folder)
+    if not cell.take():
+        return "busy"
+    # The owner made the attempt's folder for the log; a cell started by hand makes its own.
+    attempt = Path(os.environ["MULTIRATER_ATTEMPT"]) if "MULTIRATER_ATTEMPT" in os.environ else cell.new_attempt()
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    outcome, message = "ok", ""
+    try:
+        _run(cell, device, threads, Heartbeat(attempt / "progress.json"))
+    except UserError as error:
+        outcome, message = "refused", str(error)
+        traceback.print_exc()
+    except KeyboardInterrupt:
+        outcome, message = "interrupted", "interrupted by the user"
+    except Exception as error:
+        traceback.print_exc()
+        outcome = "diverged" if type(error).__name__ == "Diverged" else "error"
+        message = f"{type(error).__name__}: {error}"
+    finally:
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        record = {
+            "schema": schema("attempt"),
+            "outcome": outcome,
+            "message": message,
+            "started": started,
+            "ended": ended,
+        }
+        with suppress(UserError, OSError):
+            write_json(attempt / "attempt.json", record)
+        cell.release()
+    return outcome
+
+
+def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat) -> None:
+    import torch
+
+    from ..datasets import open_dataset
+
+    heartbeat("start", 0, 1, force=True)
+    if threads:
+        torch.set_num_threads(threads)
+    spec = cell.spec
+    dataset = open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"])
+    if dataset.fingerprint != spec["dataset"]["fingerprint"]:
+        raise UserError(
+            f"the data of {spec['dataset']['name']!r} have changed since this cell was planned (fingerprint "
+            f"{dataset.fingerprint}, planned {spec['dataset']['fingerprint']}); run again to plan new cells"
+        )
+    seconds: dict[str, float] = {}
+    target = torch.device(device)
+    if spec["method"]["name"] != HUMAN:
+        method = None
+        if not cell.train_record.is_file():
+            method = _train(cell, spec, dataset, target, heartbeat)
+        if not _predicted(cell, spec, dataset):
+            method = method or _load(cell, spec, dataset, target)
+            seconds["predict"] = _predict(cell, spec, dataset, method, target, heartbeat)
+    if cell.result(spec["eval_key"]) is None:
+        evaluate(cell, spec, dataset, heartbeat, seconds)
+
+
+def _build(spec: dict[str, Any], dataset: Any, device: Any) -> Any:
+    import torch
+
+    from ..core.seeding import seed_for
+    from ..methods import create_method
+
+    axes = {"dataset": spec["dataset"]["name"], "fold": spec["fold"], "seed": spec["seed"]}
+    torch.manual_seed(seed_for("init", method=spec["method"]["name"], **axes))
+    method = create_method(spec["method"]["name"], dataset.describe(), **spec["method"]["options"])
+    if spec["train"]["channels_last"] and dataset.describe().spatial_dims == 2:
+        method = method.to(memory_format=torch.channels_last)
+    return method.to(device)
+
+
+def _load(cell: Cell, spec: dict[str, Any], dataset: Any, device: Any) -> Any:
+    from safetensors.torch import load_file
+
+    method = _build(spec, dataset, device)
+    method.load_state_dict(load_file(cell.weights, device=str(device)))
+    return method.eval()
+
+
+def _save_weights(path: Path, method: Any) -> None:
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        save_file({k: v.detach().contiguous().cpu() for k, v in method.state_dict().items()}, temporary)
+
+
+def _train(cell: Cell, spec: dict[str, Any], dataset: Any, device: Any, heartbeat: Heartbeat) -> Any:
+    import pandas as pd
+    from safetensors.torch import load_file
+
+    from ..core.files import read_json
+    from . import provenance
+    from .trainer import StageRecord, Trainer
+
+    started = time.perf_counter()
+    method = _build(spec, dataset, device)
+    trainer = Trainer(method, dataset, spec, device, heartbeat)
+    records: list[StageRecord] = []
+    for position, budget in enumerate(spec["train"]["stages"]):
+        weights = cell.folder / "state" / f"{position}-{budget['name']}.safetensors"
+        finished = weights.with_suffix(".json")
+        if finished.is_file():
+            method.load_state_dict(load_file(weights, device=str(device)))
+            saved = read_json(finished)
+            records.append(StageRecord(**saved["record"]))
+            trainer.history.rows += [tuple(row) for row in saved["history"]]
+            continue
+        before = len(trainer.history.rows)
+        records.append(trainer.run_stage(budget))
+        _save_weights(weights, method)
+        write_json(finished, {"record": asdict(records[-1]), "history": trainer.history.rows[before:]})
+    _save_weights(cell.weights, method)
+    history = pd.DataFrame(trainer.history.rows, columns=["stage", "epoch", "step", "key", "value"])
+    write_text(cell.folder / "history.csv", history.to_csv(index=False))
+    train = sum(r.seconds for r in records)
+    record = {
+        "schema": schema("train"),
+        "train_key": spec["train_key"],
+        "outcome": "ok",
+        "stages": [asdict(r) for r in records],
+        "nonfinite_steps": sum(r.nonfinite_steps for r in records),
+        "parameters": sum(p.numel() for p in method.parameters()),
+        "seconds": {"prepare": round(time.perf_counter() - started - train, 3), "train": round(train, 3)},
+        "peak_memory_mb": provenance.peak_memory_mb(),
+        "peak_gpu_mb": provenance.peak_gpu_mb(device.type),
+        "code": provenance.code(),
+        "machine": provenance.machine(device.type),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(cell.train_record, record)
+    for path in (cell.folder / "state").glob("*"):
+        path.unlink()
+    with suppress(OSError):
+        (cell.folder / "state").rmdir()
+    return method
+
+
+def parts(spec: dict[str, Any], dataset: Any) -> dict[str, Any]:
+    """Indices of the scored test cases and of the validation cases."""
+    from .evaluation import subset
+
+    split = dataset.split(spec["fold"])
+    patients = [r.patient_id for r in dataset.records]
+    limit = spec["eval"]["max_cases"]
+    return {"test": subset(split.test, patients, limit), "val": subset(split.val, patients, limit)}
+
+
+def wanted(spec: dict[str, Any], dataset: Any) -> dict[str, list[str]]:
+    """Case ids of the scored test cases and of the validation cases, as far as there are any."""
+    records = dataset.records
+    return {
+        part: [records[i].case_id for i in indices] for part, indices in parts(spec, dataset).items() if len(indices)
+    }
+
+
+def _predicted(cell: Cell, spec: dict[str, Any], dataset: Any) -> bool:
+    from .predictions import read_predictions
+
+    return all(
+        cell.predictions(part).is_file()
+        and read_predictions(cell.predictions(part)).covers(cases, spec["eval"]["n_samples"])
+        for part, cases in wanted(spec, dataset).items()
+    )
+
+
+def _predict(cell: Cell, spec: dict[str, Any], dataset: Any, method: Any, device: Any, heartbeat: Heartbeat) -> float:
+    from .predictions import predict_cases, write_predictions
+
+    started = time.perf_counter()
+    # Test last: its file marks the predictions as complete.
+    for part in ("val", "test"):
+        indices = parts(spec, dataset)[part]
+        if part == "val" and not len(indices):
+            continue
+
+        def tick(done: int, total: int, part: str = part) -> None:
+            heartbeat(f"predict {part}", done, total)
+
+        stored = predict_cases(method, dataset, indices, spec["eval"]["n_samples"], spec["seed"], device, tick)
+        write_predictions(cell.predictions(part), stored)
+    return time.perf_counter() - started
+
+
+def evaluate(cell: Cell, spec: dict[str, Any], dataset: Any, heartbeat: Heartbeat, seconds: dict[str, float]) -> None:
+    """Write ``metrics.csv``, then ``result.json``."""
+    from . import provenance
+    from .evaluation import Evaluation
+    from .predictions import read_predictions
+
+    started = time.perf_counter()
+    test = parts(spec, dataset)["test"]
+    if not len(test):
+        raise UserError(f"no test cases in fold {spec['fold']} of {dataset.name!r}; use another split or more data")
+    evaluation = Evaluation(
+        dataset, dataset.describe(), spec["fold"], test, lambda done, total: heartbeat("score", done, total)
+    )
+    if spec["method"]["name"] == HUMAN:
+        evaluation.human(spec["eval"]["n_samples"])
+    else:
+        count = spec["eval"]["n_samples"]
+        stored = {}
+        for part, cases in wanted(spec, dataset).items():
+            found = read_predictions(cell.predictions(part))
+            if not found.covers(cases, count):
+                raise UserError(
+                    f"{cell.folder} stores {found.requested} samples of {len(found.case_ids)} cases, but {count} of "
+                    f"{len(cases)} are asked for; predict them with `multirater run --set eval.n_samples={count}`"
+                )
+            stored[part] = found.select(cases, count)
+        evaluation.method(stored["test"], stored.get("val"), count)
+    frame = evaluation.frame()
+    folder = cell.eval_folder(spec["eval_key"])
+    write_text(folder / "metrics.csv", frame.to_csv(index=False))
+    write_json(
+        folder / "result.json",
+        {
+            "schema": schema("result"),
+            "eval_key": spec["eval_key"],
+            "train_key": spec["train_key"],
+            "metrics_sha256": file_digest(folder / "metrics.csv"),
+            "n_cases": int(frame.case_id.nunique()),
+            "n_patients": int(frame.patient_id.nunique()),
+            "outputs": evaluation.outputs,
+            "seconds": {**seconds, "evaluate": round(time.perf_counter() - started, 3)},
+            "peak_memory_mb": provenance.peak_memory_mb(),
+            "code": provenance.code(),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+    heartbeat("done", 1, 1, force=True)
+
+
+def load_cell(path: str | Path, device: str = "cpu") -> Any:
+    """The trained method of a cell folder, in eval mode, ready to `predict`.
+
+    Raises:
+        UserError: the cell is not trained.
+    """
+    import torch
+
+    from ..datasets import open_dataset
+
+    cell = Cell(Path(path))
+    if not cell.weights.is_file():
+        raise UserError(f"{path} holds no trained weights; finish it with `multirater run`")
+    spec = cell.spec
+    return _load(cell, spec, open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"]), torch.device(device))
+
+
+def main(arguments: list[str]) -> int:
+    folder, device, threads = Path(arguments[0]), arguments[1], int(arguments[2])
+    if sys.platform == "linux":  # die with the parent: PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda number, frame: (_ for _ in ()).throw(KeyboardInterrupt()))
+    return EXIT.get(run_cell(folder, device, threads), 3)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
