@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +12,19 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError, unknown
 
-BackboneName = Literal["unet_small", "unet_r34"]
 FEATURES = 16
+T = TypeVar("T", bound=nn.Module)
+
+
+class Backbone(nn.Module):
+    """A trunk: B×C×H×W images to B×``out_channels``×H×W features."""
+
+    out_channels: int = FEATURES
 
 
 def build_backbone(
     name: str, channels: int, widths: Sequence[int] | None = None, weights_file: str | Path | None = None
-) -> nn.Module:
+) -> Backbone:
     """A trunk that maps B×C×H×W images to B×16×H×W features; its ``out_channels`` is 16.
 
     Any H and W are accepted: a decoder level is upsampled to the size of its skip connection, which for sizes
@@ -39,7 +45,7 @@ def build_backbone(
                 f"backbone_weights={str(weights_file)!r} is for the backbone unet_r34, but unet_small was asked for; "
                 f"leave it out or set method.backbone=unet_r34"
             )
-        return SmallUNet(channels, tuple(widths) if widths else (16, 32, 64, 128))
+        return channels_last(SmallUNet(channels, tuple(widths) if widths else (16, 32, 64, 128)))
     if name == "unet_r34":
         if widths:
             raise UserError(
@@ -48,7 +54,7 @@ def build_backbone(
         trunk = ResNet34UNet(channels)
         if weights_file is not None:
             load_imagenet_weights(trunk.encoder, Path(weights_file), channels)
-        return trunk
+        return channels_last(trunk)
     raise unknown("backbone", name, ("unet_small", "unet_r34"))
 
 
@@ -57,6 +63,14 @@ def conv_bn_relu(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
+
+
+def channels_last(module: T) -> T:
+    """`module` with its convolutions in channels-last layout: 10 to 30 % faster on CPUs, the same numbers.
+
+    The weights carry the layout because an image of one channel cannot: its two layouts have the same strides.
+    """
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def double_conv(inputs: int, outputs: int) -> nn.Sequential:
@@ -68,12 +82,7 @@ def resize_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="nearest")
 
 
-def fast_layout(x: Tensor) -> Tensor:
-    """Channels-last on the CPU, where float32 convolutions are 15 to 30 % faster in it; unchanged elsewhere."""
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
-
-
-class SmallUNet(nn.Module):
+class SmallUNet(Backbone):
     """Two [conv 3×3, BN, ReLU] a level, max-pooling, nearest upsampling, skip concatenation, no head.
 
     Args:
@@ -87,7 +96,6 @@ class SmallUNet(nn.Module):
             raise UserError(
                 f"widths={list(widths)} of unet_small are not allowed: give at least two, the first being {FEATURES}"
             )
-        self.out_channels = FEATURES
         self.down = nn.ModuleList(
             double_conv(inputs, outputs) for inputs, outputs in zip((channels, *widths[:-1]), widths, strict=True)
         )
@@ -95,7 +103,7 @@ class SmallUNet(nn.Module):
         _init_relu_convs(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        x = fast_layout(image)
+        x = image
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
             if level:
@@ -107,7 +115,7 @@ class SmallUNet(nn.Module):
         return x
 
 
-class ResNet34UNet(nn.Module):
+class ResNet34UNet(Backbone):
     """ResNet-34 encoder (MONAI's, torchvision's parameters and names) with the light U-Net decoder of
     `segmentation_models_pytorch`: 256/128/64/32/16 channels, nearest upsampling, no head.
 
@@ -126,7 +134,6 @@ class ResNet34UNet(nn.Module):
         # MONAI takes seconds to import; only this trunk needs it.
         from monai.networks.nets.resnet import resnet34
 
-        self.out_channels = FEATURES
         self.encoder = resnet34(
             spatial_dims=2,
             n_input_channels=channels,
@@ -147,10 +154,9 @@ class ResNet34UNet(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, mode="fan_in", nonlinearity="relu")
 
     def forward(self, image: Tensor) -> Tensor:
-        x = fast_layout(image)
         encoder = self.encoder
         # MONAI's forward returns the pooled vector only, so its stages are called here one by one.
-        stem = encoder.act(encoder.bn1(encoder.conv1(x)))
+        stem = encoder.act(encoder.bn1(encoder.conv1(image)))
         first = encoder.layer1(encoder.maxpool(stem))
         second = encoder.layer2(first)
         third = encoder.layer3(second)
