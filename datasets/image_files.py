@@ -1,0 +1,177 @@
+"""Reading 2D pictures and masks: png, tif, jpg, gif, bmp, ppm (Pillow), nii and nii.gz (nibabel), npy (no pickle)."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import UserError
+
+PILLOW = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".gif", ".bmp", ".ppm", ".pgm", ".pbm")
+JPEG = (".jpg", ".jpeg")
+SUFFIXES = (*PILLOW, ".nii", ".nii.gz", ".npy")
+
+# What the readers raise on files that are cut short or not what their name says.
+_DAMAGE = (OSError, ValueError, EOFError, SyntaxError, struct.error, zlib.error, IndexError, KeyError, OverflowError)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Values as stored, H×W or H×W×C (no alpha), and pixel spacing (row, column) in mm if the file has one."""
+
+    values: np.ndarray
+    spacing: tuple[float, float] | None = None
+
+
+def read_picture(path: Path, labels: bool = False) -> Picture:
+    """One picture, or one mask if `labels`.
+
+    Palette files give colours as pictures and their palette indices as masks. NIfTI arrays (x, y) are turned to (row,
+    column). An alpha channel is dropped.
+
+    Raises:
+        UserError: unknown kind of file, damaged, several frames or slices, a colour mask.
+    """
+    name = path.name.lower()
+    if not name.endswith(SUFFIXES):
+        raise UserError(f"{path} is of an unknown kind; allowed are {', '.join(SUFFIXES)}")
+    try:
+        if name.endswith(PILLOW):
+            picture = _read_pillow(path, labels)
+        elif name.endswith(".npy"):
+            picture = Picture(_single_slice(np.load(path, allow_pickle=False), path))
+        else:
+            picture = _read_nifti(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; restore it") from error
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: permission denied") from error
+    except _DAMAGE as error:
+        detail = " ".join(str(error).split())[:120]
+        raise UserError(f"{path} is damaged or not what its name says ({detail}); restore the file") from error
+    return Picture(_one_channel(picture.values, path), picture.spacing) if labels else picture
+
+
+def _read_pillow(path: Path, labels: bool) -> Picture:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise UserError(f"{path} holds {frames} frames; only single pictures are read, so store one a file")
+            image.load()
+            if image.mode in ("P", "PA"):
+                values = np.asarray(image) if labels else np.asarray(image.convert("RGB"))
+                return Picture(values[..., 0] if labels and values.ndim == 3 else values)
+            if image.mode in ("LA", "La"):
+                return Picture(np.asarray(image)[..., 0])
+            if image.mode in ("RGBA", "RGBX", "RGBa"):
+                return Picture(np.asarray(image)[..., :3])
+            if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+                return Picture(np.asarray(image.convert("RGB")))
+            return Picture(np.asarray(image))
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} is too large to read safely ({error}); store a smaller picture") from error
+
+
+def _read_nifti(path: Path) -> Picture:
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        image: Any = nibabel.load(path)
+        values = np.asarray(image.dataobj)
+        zooms = [float(z) for z in image.header.get_zooms()]
+    except (ImageFileError, HeaderDataError) as error:
+        raise ValueError(str(error)) from error
+    long = [i for i, n in enumerate(values.shape) if n > 1]
+    short = [i for i, n in enumerate(values.shape) if n == 1]
+    axes = sorted((long + short)[:2])
+    if len(long) > 2 or len(axes) < 2 or values.dtype.fields:
+        raise UserError(
+            f"{path} has shape {'×'.join(map(str, values.shape))} of {values.dtype}: only 2D files and single slices "
+            f"of numbers are read; cut a volume into slices and give them one {{patient}}"
+        )
+    spacing = (zooms[axes[1]], zooms[axes[0]])
+    return Picture(values.reshape([values.shape[i] for i in axes]).T, spacing if all(z > 0 for z in spacing) else None)
+
+
+def _single_slice(values: np.ndarray, path: Path) -> np.ndarray:
+    if values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3)):
+        return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+    raise UserError(
+        f"{path} has shape {'×'.join(map(str, values.shape))}: an npy file must be H×W, or H×W×3 for colour; "
+        f"store it in that shape"
+    )
+
+
+def _one_channel(values: np.ndarray, path: Path) -> np.ndarray:
+    if values.ndim == 2:
+        return values
+    if (values == values[..., :1]).all():
+        return values[..., 0]
+    raise UserError(f"{path} is a mask in colour; store one number a pixel (grey, palette or 1-bit)")
+
+
+def to_channels(values: np.ndarray, channels: str) -> np.ndarray:
+    """C×H×W of a float32 picture, H×W or H×W×3.
+
+    ``grey`` is one channel, the ITU-R 601 luminance of a colour picture; ``rgb`` three; ``as_stored`` what the file
+    has.
+    """
+    if values.ndim == 2:
+        return np.repeat(values[None], 3 if channels == "rgb" else 1, axis=0)
+    if channels != "grey":
+        return np.moveaxis(values, 2, 0)
+    if (values == values[..., :1]).all():  # grey kept as colour stays as it is, to the last bit
+        return values[None, ..., 0]
+    return (values @ np.array([0.299, 0.587, 0.114], np.float32))[None]
+
+
+def to_unit_range(values: np.ndarray, window: tuple[float, float] | None, path: Path) -> np.ndarray:
+    """Float32 in [0, 1] with the shape of `values`.
+
+    With a `window` (low, high) linear between them and clipped. Else 1-bit as 0 and 1, 8-bit divided by 255, and all
+    other types (16-bit, float) linear from the 0.5th to the 99.5th percentile of the picture, clipped; a constant one
+    is 0.
+
+    Raises:
+        UserError: values that are not finite.
+    """
+    if not np.isfinite(values).all():
+        raise UserError(f"{path} holds values that are not finite; replace them")
+    if window is None and values.dtype == np.bool_:
+        return values.astype(np.float32)
+    if window is None and values.dtype == np.uint8:
+        return values.astype(np.float32) / np.float32(255)
+    low, high = window if window else np.percentile(values, [0.5, 99.5])
+    if high <= low:
+        return np.zeros(values.shape, np.float32)
+    return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1).astype(np.float32)
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """C×H×W float32 to C×size, linear with antialiasing (the filter widens when shrinking)."""
+    from PIL import Image
+
+    if image.shape[1:] == size:
+        return image
+    height, width = size
+    return np.stack(
+        [np.asarray(Image.fromarray(c).resize((width, height), Image.Resampling.BILINEAR)) for c in image]
+    ).astype(np.float32)
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """...×H×W labels to ...×size by the nearest pixel centre: no value that was not there."""
+    rows, columns = (
+        ((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(size, labels.shape[-2:], strict=True)
+    )
+    return labels[..., rows[:, None], columns]
