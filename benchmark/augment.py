@@ -30,8 +30,8 @@ def augment(images: Tensor, masks: Tensor, kind: str, generator: torch.Generator
     if kind == "flips_transpose":
         if images.shape[-1] != images.shape[-2]:
             raise UserError(
-                f"train.augment=flips_transpose needs square images, but these are {images.shape[-2]}x{images.shape[-1]}; "
-                f"use --set train.augment=flips"
+                f"train.augment=flips_transpose needs square images, but these are "
+                f"{images.shape[-2]}x{images.shape[-1]}; use --set train.augment=flips"
             )
         images, masks = (_where(flips[2], x.transpose(-1, -2), x) for x in (images, masks))
     elif kind == "flips_rotate":

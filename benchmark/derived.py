@@ -11,7 +11,7 @@ THRESHOLDS = np.round(np.arange(0.02, 1.0, 0.02), 2)
 
 
 def van_der_corput(n: int) -> np.ndarray:
-    """The first n points of the base-2 van der Corput sequence, 1/2, 1/4, 3/4, …: any first S of them are a fair set."""
+    """The first n points of the base-2 van der Corput sequence, 1/2, 1/4, 3/4, …; any first S are a fair set."""
     bits = np.arange(1, n + 1)[:, None] >> np.arange(32) & 1
     return (bits * 0.5 ** np.arange(1, 33)).sum(1)
 
@@ -79,7 +79,7 @@ def area_ranks(samples: np.ndarray, ranks: np.ndarray) -> np.ndarray:
 
 
 def vote_levels(masks: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """For each rater the true vote level of its area rank: the rater drawing least gets unanimity, the most the union."""
+    """For each rater the true vote level of its area rank: who draws least gets unanimity, who draws most the union."""
     votes = masks.sum(0)
     needed = len(masks) - ranks
     return votes[None] >= needed[:, None, None]

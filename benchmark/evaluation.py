@@ -14,18 +14,16 @@ from ..metrics.registry import METRICS
 from . import derived
 from .predictions import StoredPredictions
 
-COLUMNS = [
-    "case_id", "patient_id", "output", "rater", "label", "metric", "variant", "region", "n_samples", "value", "reason",
-]  # fmt: skip
+COLUMNS = ("case_id patient_id output rater label metric variant region n_samples value reason").split()
 
-SET_METRICS = [
-    "ged", "ged.dice", "ged.debiased", "ged.ustat", "cross", "diversity_samples", "diversity_raters", "diversity_gap",
-    "hm_iou", "hm_dice", "dice_max_rater_to_sample", "dice_max_sample_to_rater", "dice_max_mean", "dice_match", "dice_mean",
-    "empty_share_samples", "empty_share_raters", "empty_gap",
-]  # fmt: skip
-MEAN_METRICS = ["dice_soft", "iou_soft", "qubiq", "dice_majority", "dice_continuous"]
-RATER_METRICS = ["dice_rater", "dice_rater.each", "dice_rater.worst", "iou_rater"]
-PERSONAL_METRICS = ["dice_rater.gap", "rater_identification"]
+SET_METRICS = (
+    "ged ged.dice ged.debiased ged.ustat cross diversity_samples diversity_raters diversity_gap hm_iou hm_dice "
+    "dice_max_rater_to_sample dice_max_sample_to_rater dice_max_mean dice_match dice_mean "
+    "empty_share_samples empty_share_raters empty_gap"
+).split()
+MEAN_METRICS = "dice_soft iou_soft qubiq dice_majority dice_continuous".split()
+RATER_METRICS = "dice_rater dice_rater.each dice_rater.worst iou_rater".split()
+PERSONAL_METRICS = "dice_rater.gap rater_identification".split()
 NAMED = ("dice_rater.each", "dice_rater.worst")  # meaningless where rater slots have no identity
 
 

@@ -123,7 +123,7 @@ class Registry(Generic[T]):
                 ) from error
             self._check(entry, obj)
             entry.target = obj
-        return entry.target  # type: ignore[return-value]
+        return entry.target
 
     def __contains__(self, name: str) -> bool:
         self._read_plugins()

@@ -33,7 +33,7 @@ class PlainUNet(Method):
         super().__init__(data, backbone=backbone, backbone_weights=backbone_weights, output_bias=output_bias, **options)
         self.trunk = build_backbone(backbone, data.channels, weights_file=backbone_weights)
         self.head = nn.Conv2d(self.trunk.out_channels, 1, 3, padding=1)
-        nn.init.constant_(self.head.bias, output_bias)
+        self.head.bias = nn.Parameter(torch.full((1,), output_bias))
 
     def logits(self, images: Tensor) -> Tensor:
         """B×1×H×W."""
