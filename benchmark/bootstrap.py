@@ -1,0 +1,124 @@
+"""Cluster bootstrap over patients (metrics.md 13.1): the same draws for every row and metric of a data set.
+
+Slices of one patient are not independent, so patients are drawn, not cases; the statistic of a draw is a ratio of sums,
+which weighs every case alike whatever the number of cases of its patient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+DRAWS = 10_000
+SEED = 20240229
+MIN_CLUSTERS = 10
+_BLOCK = 2_000_000  # numbers held at a time
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Percentile intervals of K columns.
+
+    Attributes:
+        low, high: K bounds, NaN where there is no interval.
+        note: K reasons why there is none, empty where there is one.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    note: list[str]
+
+
+def cluster_sums(
+    values: NDArray[np.float64], clusters: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums and numbers of the defined values of each cluster.
+
+    Args:
+        values: n×K case values, NaN where a case does not count.
+        clusters: n cluster numbers, 0 to G-1.
+
+    Returns:
+        Two G×K arrays.
+    """
+    groups = int(clusters.max()) + 1 if len(clusters) else 0
+    defined = ~np.isnan(values)
+    sums = np.zeros((groups, values.shape[1]))
+    counts = np.zeros_like(sums)
+    np.add.at(sums, clusters, np.where(defined, values, 0.0))
+    np.add.at(counts, clusters, defined)
+    return sums, counts
+
+
+def bootstrap_means(
+    sums: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    draws: int = DRAWS,
+    seed: int = SEED,
+    block: int = _BLOCK,
+) -> NDArray[np.float64]:
+    """Means of `draws` samples of G clusters drawn with replacement.
+
+    θ*_b = Σ_{g drawn} sum_g / Σ_{g drawn} n_g. The draws are one stream of PCG64, read in order, so they depend on
+    `seed`, `draws` and G alone: neither on the columns nor on the block size.
+
+    Args:
+        sums: G×K sums of a cluster's values.
+        counts: G×K numbers of a cluster's values.
+        draws: number of bootstrap samples B.
+        seed: seed of the generator.
+        block: upper bound of the numbers held at a time, for memory only.
+
+    Returns:
+        B×K means; NaN where no drawn cluster has a value.
+    """
+    groups, columns = sums.shape
+    generator = np.random.Generator(np.random.PCG64(seed))
+    means = np.empty((draws, columns))
+    step = max(1, block // max(groups, 1))
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        drawn = generator.integers(0, groups, size=(size, groups))
+        # How often each cluster was drawn: one product then replaces a sum over the drawn clusters.
+        flat = drawn + groups * np.arange(size)[:, None]
+        times = np.bincount(flat.ravel(), minlength=size * groups).reshape(size, groups).astype(np.float64)
+        total = times @ counts
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means[start : start + size] = np.where(total > 0, (times @ sums) / total, np.nan)
+    return means
+
+
+def percentile_intervals(
+    values: NDArray[np.float64],
+    clusters: NDArray[np.intp],
+    level: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = SEED,
+) -> Intervals:
+    """Percentile intervals of the mean of each column, with linear interpolation.
+
+    Args:
+        values: n×K case values, NaN where a case does not count.
+        clusters: n cluster numbers, 0 to G-1 (patients).
+        level: coverage.
+        draws: number of bootstrap samples.
+        seed: seed of the draws.
+
+    Returns:
+        Intervals; none where fewer than 10 clusters have a value.
+    """
+    columns = values.shape[1]
+    low, high = np.full(columns, np.nan), np.full(columns, np.nan)
+    sums, counts = cluster_sums(values, clusters)
+    clusters_with = (counts > 0).sum(0) if len(counts) else np.zeros(columns, dtype=int)
+    note = ["" if g >= MIN_CLUSTERS else f"no interval: {g} patients, fewer than {MIN_CLUSTERS}" for g in clusters_with]
+    use = np.flatnonzero(clusters_with >= MIN_CLUSTERS)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    width = max(1, 5 * _BLOCK // draws)
+    for start in range(0, len(use), width):
+        part = use[start : start + width]
+        means = bootstrap_means(sums[:, part], counts[:, part], draws, seed)
+        low[part], high[part] = np.nanquantile(means, tails, axis=0)
+    return Intervals(low, high, note)

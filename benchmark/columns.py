@@ -1,0 +1,95 @@
+"""What the tables say of a metric: heading, direction, digits, footnote, and the rules of its comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TRIVIAL = ("levels", "own_threshold", "area_ranks", "common_threshold")
+HUMAN_OUTPUTS = ("human", "oracle", "oracle_majority", "oracle_levels")
+REAL_ORDER = ("diverse", "consensus", "personalised")
+
+OUTPUT_NOTES = {
+    "human": "each reader against the remaining ones: not a bound, since one mask cannot show the spread",
+    "oracle": "a perfect sampler: S masks drawn from the readers themselves",
+    "oracle_majority": "the true strict majority as the only mask; no method can know it",
+    "oracle_levels": "nested level sets of the true vote map; no method can know it",
+    "diverse": "the method's anonymous samples",
+    "consensus": "the deterministic mean map as the only mask",
+    "personalised": "the map given for each reader; as a set, these R maps are the samples",
+    "levels": "trivial: nested level sets of the same cell's mean map",
+    "own_threshold": "trivial: one threshold of the mean map per reader, chosen on validation",
+    "area_ranks": "trivial: the cell's samples sorted by area, one rank per reader, chosen on validation",
+    "common_threshold": "trivial: one threshold of the mean map for all readers, chosen on validation (common mask)",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric column.
+
+    Attributes:
+        metric: metric id.
+        label: heading without the arrow.
+        note: footnote.
+        at_s: comparable at equal S only.
+        interval: show the 95 % interval in Markdown.
+        digits: decimals.
+    """
+
+    metric: str
+    label: str
+    note: str
+    at_s: bool = False
+    interval: bool = False
+    digits: int = 3
+
+
+SAMPLE_COLUMNS = (
+    Column("ged", "GED", "squared generalised energy distance, 1 − IoU, diagonal included", at_s=True, interval=True),
+    Column("ged.debiased", "GED deb.", "GED with the samples' diagonal left out: expectation independent of S"),
+    Column("hm_iou", "HM-IoU", "Hungarian-matched IoU of both whole sets", at_s=True, interval=True),
+    Column(
+        "diversity_samples",
+        "Div.",
+        "mean distance (1 − IoU) between the samples; the readers' own is the target",
+        at_s=True,
+    ),
+    Column(
+        "diversity_gap", "Div. gap", "diversity of the samples minus that of the readers; 0 is the target", at_s=True
+    ),
+    Column(
+        "dice_soft",
+        "Dice soft",
+        "mean map against the vote share, Dice averaged over the thresholds 0.1, 0.3, 0.5, 0.7, 0.9",
+        interval=True,
+    ),
+    Column("dice_majority", "Dice maj.", "mean map > 0.5 against the strict majority"),
+    Column("dice_max_rater_to_sample", "Dice max", "best sample for each reader (dice_max_rater_to_sample)", at_s=True),
+    Column("dice_match", "Dice match", "best one-to-one choice of a sample for each reader", at_s=True),
+    Column("ncc", "NCC", "correlation of the uncertainty map with the readers' cross-entropy maps"),
+    Column("ece", "ECE", "calibration error of the mean map against the vote share, box around the readers' masks"),
+    Column("brier", "Brier", "mean squared error of the mean map against the vote share, same box", digits=4),
+    Column("empty_share_samples", "Empty", "share of empty samples", at_s=True),
+)
+RATER_MEAN = Column("dice_rater", "Dice mean", "mean over the readers of a case, then over cases", interval=True)
+RATER_OVER = Column(
+    "dice_rater.over_raters", "Dice of means", "mean of the per-reader means; differs where readers miss cases"
+)
+RATER_EXTRA = (
+    Column(
+        "dice_rater.gap",
+        "gap",
+        "own reader's Dice minus the other readers' with the same mask; > 0: outputs follow readers",
+    ),
+    Column("rater_identification", "Ident.", "share of readers for whom their own mask is the best of the R"),
+)
+TERMINAL_COLUMNS = ("ged", "diversity_samples", "dice_soft", "dice_max_rater_to_sample", "dice_match")
+
+
+def rater_column(rater: str) -> Column:
+    return Column(f"dice_rater[{rater}]", f"Dice {rater}", "Dice of the mask meant for this reader")
+
+
+def base_metric(metric: str) -> str:
+    """The registered id behind a table's metric: without rater, label or region."""
+    return metric.partition("[")[0].partition("{")[0]

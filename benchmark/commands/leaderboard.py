@@ -1,0 +1,38 @@
+"""``multirater leaderboard``: tables from stored results; nothing is trained or predicted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("leaderboard")
+@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["md", "csv", "tex", "html"]), help="Write this form too, and print it."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
+def command(results: Path, form: str | None, as_json: bool) -> int:
+    """Write derived/leaderboard.csv and .md from stored results, and print the tables."""
+    from ..leaderboard import as_records, render, sheets_of, write_leaderboard
+
+    sheets = sheets_of(results)
+    written = write_leaderboard(results, (form,) if form else (), sheets)
+    if as_json:
+        click.echo(json.dumps(as_records(sheets), indent=1))
+    elif form:
+        click.echo(render(sheets, form), nl=False)
+    else:
+        from rich.console import Console
+
+        from ..tables import print_sheet
+
+        console = Console()
+        for sheet in sheets:
+            print_sheet(sheet, console)
+        console.print()
+        for path in written:
+            click.echo(path)
+    return 0

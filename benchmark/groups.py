@@ -1,0 +1,235 @@
+"""Which cells may stand in one table, and which of them are one row.
+
+One table: same data set, options that change the data, split, preset, protocol and data fingerprint.
+One row: cells that differ in fold and seed only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from .cell import HUMAN, State
+from .collect import StoredCell
+
+GROUP_KEYS = ("dataset", "set", "identity", "split", "preset", "fingerprint", "protocol")
+_MOST_DIFFERENCES = 3  # in a row's label; the records hold them all
+
+
+@dataclass
+class Row:
+    """Cells of one configuration: all its folds and seeds.
+
+    Attributes:
+        method: registry name.
+        label: options in which configurations of this method differ within the table, else empty.
+        cells: finished cells.
+        missing: cells without a result.
+        missing_folds: folds that some method of the table was asked for and this row has no result of.
+    """
+
+    method: str
+    label: str = ""
+    cells: list[StoredCell] = field(default_factory=list)
+    missing: list[StoredCell] = field(default_factory=list)
+    missing_folds: tuple[int, ...] = ()
+
+    @property
+    def human(self) -> bool:
+        return self.method == HUMAN
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} ({self.label})" if self.label else self.method
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        return tuple(sorted({int(c.spec["fold"]) for c in self.cells}))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted({int(c.spec["seed"]) for c in self.cells}))
+
+    @property
+    def outputs(self) -> dict[str, dict[str, Any]]:
+        merged: dict[str, dict[str, Any]] = {}
+        for cell in self.cells:
+            merged.update(cell.outputs)
+        return merged
+
+    def seconds(self, phase: str) -> float | None:
+        """Mean seconds of a phase over the cells that recorded it."""
+        records = [{**c.train.get("seconds", {}), **c.result.get("seconds", {})} for c in self.cells]
+        values = [seconds[phase] for seconds in records if seconds.get(phase) is not None]
+        return float(sum(values) / len(values)) if values else None
+
+    @property
+    def peak_memory_mb(self) -> float | None:
+        values = [c.train["peak_memory_mb"] for c in self.cells if c.train.get("peak_memory_mb") is not None]
+        return float(max(values)) if values else None
+
+
+@dataclass
+class Group:
+    """One table: its key, its rows, and what its header says."""
+
+    key: dict[str, Any]
+    rows: list[Row]
+
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        return dict((self.rows[0].cells or self.rows[0].missing)[0].spec["dataset"])
+
+    @property
+    def notice(self) -> str:
+        return str(self._data.get("notice") or "")
+
+    @property
+    def rater_ids(self) -> tuple[str, ...]:
+        return tuple(str(r) for r in self._data.get("rater_ids", ()))
+
+    @property
+    def identity_kind(self) -> str:
+        """``none``, ``derived``, ``consistent`` or ``synthetic``."""
+        return str(self._data.get("identity") or "none")
+
+    @property
+    def methods(self) -> list[Row]:
+        return [row for row in self.rows if not row.human]
+
+    @property
+    def title(self) -> str:
+        """One line that names the table."""
+        k = self.key
+        parts = [k["dataset"], *(f"{n}={k[n]}" for n in ("set", "identity", "split") if k[n])]
+        return " · ".join(parts) + (f" [{k['preset']}]" if k["preset"] else "")
+
+    @property
+    def slug(self) -> str:
+        """The same for file names, where one data set has several tables."""
+        k = self.key
+        return "-".join(str(k[n]) for n in ("preset", "set", "identity", "split", "fingerprint") if k[n])
+
+
+def make_groups(cells: Sequence[StoredCell]) -> list[Group]:
+    """The tables of a results folder, sorted; each has at least one row.
+
+    The human cell belongs to a data set, not to a preset: its rows stand beside every row that is scored by the same
+    evaluation (number of samples, cases).
+    """
+    by_key: dict[tuple[Any, ...], list[StoredCell]] = defaultdict(list)
+    humans: dict[tuple[Any, ...], list[StoredCell]] = defaultdict(list)
+    for cell in cells:
+        identity = cell.identity
+        key = tuple(identity[k] for k in GROUP_KEYS)
+        if cell.method == HUMAN:
+            humans[_without_preset(key)].append(cell)
+        else:
+            by_key[key].append(cell)
+    for key, found in list(humans.items()):
+        if not any(_without_preset(k) == key for k in by_key):
+            identity = found[0].identity
+            by_key[tuple(identity[k] for k in GROUP_KEYS)] = []
+    groups = []
+    for key in sorted(by_key, key=lambda k: tuple(map(str, k))):
+        members = by_key[key]
+        evaluations = {_json(c.spec.get("eval")) for c in members}
+        beside = [
+            c
+            for c in humans.get(_without_preset(key), [])
+            if not evaluations or _json(c.spec.get("eval")) in evaluations
+        ]
+        same = [c for c in beside if c.identity["preset"] == key[GROUP_KEYS.index("preset")]]
+        members = [*members, *(same or beside)]
+        for part, note in _same_splits(members):
+            rows = _rows(part)
+            groups.append(Group({**dict(zip(GROUP_KEYS, key, strict=True)), "note": note}, rows))
+    return groups
+
+
+def _without_preset(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(v for k, v in zip(GROUP_KEYS, key, strict=True) if k != "preset")
+
+
+def _same_splits(cells: list[StoredCell]) -> list[tuple[list[StoredCell], str]]:
+    """Cells of one table, taken apart if one fold was split in two ways (a change of the splitting rule)."""
+    hashes: dict[int, set[str]] = defaultdict(set)
+    for cell in cells:
+        hashes[int(cell.spec["fold"])].add(str(cell.spec["dataset"].get("split_hash", "")))
+    if all(len(h) == 1 for h in hashes.values()):
+        return [(cells, "")]
+    parts: dict[str, list[StoredCell]] = defaultdict(list)
+    for cell in cells:
+        parts[str(cell.spec["dataset"].get("split_hash", ""))].append(cell)
+    return [(part, f"split {name}") for name, part in sorted(parts.items())]
+
+
+def _rows(cells: list[StoredCell]) -> list[Row]:
+    configs: dict[str, list[StoredCell]] = defaultdict(list)
+    for cell in cells:
+        configs[_json([cell.method, *_configuration(cell)])].append(cell)
+    labels = _labels({key: found[0] for key, found in configs.items()})
+    rows = []
+    for key, found in configs.items():
+        done = [c for c in found if c.state == State.DONE]
+        rows.append(Row(found[0].method, labels[key], done, [c for c in found if c.state != State.DONE]))
+    wanted = {int(c.spec["fold"]) for row in rows if not row.human for c in (*row.cells, *row.missing)}
+    for row in rows:
+        row.missing_folds = tuple(sorted(wanted - set(row.folds)))
+    return sorted(rows, key=lambda row: (not row.human, row.method, row.label))
+
+
+def _configuration(cell: StoredCell) -> tuple[Any, ...]:
+    spec = cell.spec
+    if cell.method == HUMAN:  # nothing is trained: the same rows under any preset
+        return (spec["method"].get("version"), spec.get("eval"))
+    return (spec["method"].get("version"), spec["method"].get("options"), spec.get("train"), spec.get("eval"))
+
+
+def _flat(cell: StoredCell) -> dict[str, Any]:
+    """The configuration as dotted keys, the form in which a user sets them."""
+    spec = cell.spec
+    flat: dict[str, Any] = {"method.version": spec["method"].get("version")}
+    for section, values in (
+        ("method", spec["method"].get("options")),
+        ("train", spec.get("train")),
+        ("eval", spec.get("eval")),
+    ):
+        for name, value in (values or {}).items():
+            if (section, name) == ("train", "stages"):
+                for stage in value:
+                    flat.update({f"train.stage.{stage['name']}.{k}": v for k, v in stage.items() if k != "name"})
+            else:
+                flat[f"{section}.{name}"] = value
+    return flat
+
+
+def _labels(configs: dict[str, StoredCell]) -> dict[str, str]:
+    """For each configuration the options that differ between the configurations of its method."""
+    labels = {}
+    flats = {key: {k: _json(v) for k, v in _flat(cell).items()} for key, cell in configs.items()}
+    siblings = Counter(cell.method for cell in configs.values())
+    for key, cell in configs.items():
+        if siblings[cell.method] == 1:
+            labels[key] = ""
+            continue
+        others = [flats[k] for k, c in configs.items() if c.method == cell.method]
+        names = sorted({name for flat in others for name in flat})
+        # A stage's budget repeats the general one unless it was set apart.
+        differing = [n for n in names if len({flat.get(n) for flat in others}) > 1]
+        general = {
+            n.rpartition(".")[2] for n in differing if n.startswith("train.") and not n.startswith("train.stage.")
+        }
+        differing = [n for n in differing if not (n.startswith("train.stage.") and n.rpartition(".")[2] in general)]
+        shown = [f"{n}={flats[key].get(n, 'none').strip(chr(34))}" for n in differing[:_MOST_DIFFERENCES]]
+        more = len(differing) - len(shown)
+        labels[key] = ", ".join(shown) + (f" and {more} more" if more else "")
+    return labels
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

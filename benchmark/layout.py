@@ -1,0 +1,273 @@
+"""The tables of a sheet as plain text entries, whatever they are printed to (terminal, Markdown, LaTeX, HTML)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+
+from .columns import (
+    OUTPUT_NOTES,
+    RATER_EXTRA,
+    RATER_MEAN,
+    RATER_OVER,
+    SAMPLE_COLUMNS,
+    TERMINAL_COLUMNS,
+    Column,
+    base_metric,
+    rater_column,
+)
+from .directions import direction
+from .sheet import Kind, Line, Score, Sheet
+
+NOT_CLAIMED = "n/a"
+COMMON_MASK, REPLACED, FEWER = "†", "‡", "§"
+ARROWS = {"higher": " ↑", "lower": " ↓", "zero": " → 0", "none": ""}
+IDENTITY_NOTES = {
+    "by_area": "slots ordered by area, one order per nodule or case (by volume): slot 1 drew least, it is not a person",
+    "by_area_slice": "slots ordered by area in every slice: slot 1 drew least there, it is not a person",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One field of a table."""
+
+    text: str
+    bold: bool = False
+
+
+@dataclass
+class Table:
+    """Headings, lines of entries (with the kind of line), and the notes that explain both."""
+
+    title: str
+    heads: list[str]
+    lines: list[tuple[Kind, list[Entry]]]
+    notes: list[str] = field(default_factory=list)
+
+
+def head(column: Column) -> str:
+    return column.label + ARROWS[direction(base_metric(column.metric))]
+
+
+def number(sheet: Sheet, line: Line, column: Column, interval: bool = False, spread: bool = False) -> str:
+    """A score with its marks, or ``n/a`` where the output does not claim it."""
+    score = sheet.score(line, column.metric)
+    if score is None or math.isnan(score.value):
+        return NOT_CLAIMED
+    marks = (COMMON_MASK if score.fallback else "") + (REPLACED if score.n_replaced else "")
+    text = f"{score.value:.{column.digits}f}{marks}"
+    if interval and score.has_interval:
+        text += f" [{score.ci_low:.{column.digits}f}, {score.ci_high:.{column.digits}f}]"
+    if spread and not math.isnan(score.sd_seeds):
+        text += f" ±{score.sd_seeds:.{column.digits}f}"
+    return text
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 36_000 else f"{seconds / 3600:.1f} h"
+
+
+def name_of(sheet: Sheet, line: Line) -> str:
+    row = sheet.row(line)
+    return row.name + (FEWER if row.missing_folds or row.missing else "")
+
+
+def output_of(sheet: Sheet, line: Line) -> str:
+    if line.output:
+        return line.output
+    states = sorted({cell.state for cell in sheet.row(line).missing})
+    return "/".join(states) or "no result"
+
+
+def samples_of(sheet: Sheet, line: Line) -> str:
+    samples = sheet.samples(line)
+    return "" if samples is None else str(samples)
+
+
+def runs_of(sheet: Sheet, line: Line) -> str:
+    row = sheet.row(line)
+    if not row.cells:
+        return ""
+    folds, seeds = ",".join(map(str, row.folds)), ",".join(map(str, row.seeds))
+    return f"fold {folds}; seed {seeds}"
+
+
+def assemble(
+    sheet: Sheet,
+    title: str,
+    lead: list[str],
+    leads: list[list[Entry]],
+    columns: Sequence[Column],
+    intervals: Container[str] | None = None,
+) -> Table:
+    """A table of leading entries and metric columns.
+
+    Args:
+        sheet: the numbers.
+        title: heading.
+        lead: headings of the leading entries.
+        leads: leading entries of each line of the sheet.
+        columns: metric columns.
+        intervals: metrics shown with their interval; None: as the columns say, with the spread over seeds.
+    """
+    best = {column.metric: sheet.best(column) for column in columns}
+    lines: list[tuple[Kind, list[Entry]]] = []
+    for line, first in zip(sheet.lines, leads, strict=True):
+        entries = list(first)
+        for c in columns:
+            wide = c.interval if intervals is None else c.metric in intervals
+            text = number(sheet, line, c, wide, spread=wide and intervals is None)
+            entries.append(Entry(text, line in best[c.metric]))
+        lines.append((line.kind, entries))
+    return Table(title, [*lead, *(head(c) for c in columns)], lines, column_notes(columns))
+
+
+def sample_table(sheet: Sheet) -> Table:
+    """Sets of samples and the mean map against the readers."""
+    columns = [c for c in SAMPLE_COLUMNS if sheet.has(c.metric)]
+    leads = [
+        [Entry(name_of(sheet, line)), Entry(output_of(sheet, line)), Entry(line.kind), Entry(samples_of(sheet, line))]
+        for line in sheet.lines
+    ]
+    return assemble(sheet, "Samples and mean map", ["method", "output", "kind", "S"], leads, columns)
+
+
+def rater_columns(sheet: Sheet) -> list[Column]:
+    extra = [c for c in (RATER_MEAN, RATER_OVER, *RATER_EXTRA) if sheet.has(c.metric)]
+    return [*(rater_column(r) for r in sheet.raters), *extra]
+
+
+def rater_table(sheet: Sheet) -> Table | None:
+    """Dice of each reader; None where reader slots mean nothing."""
+    if not sheet.show_raters:
+        return None
+    leads = [[Entry(name_of(sheet, line)), Entry(output_of(sheet, line)), Entry(line.kind)] for line in sheet.lines]
+    return assemble(sheet, "Per-reader Dice ↑", ["method", "output", "kind"], leads, rater_columns(sheet))
+
+
+def cost_table(sheet: Sheet) -> Table:
+    """What each row took, and which of its cells are missing."""
+    lines: list[tuple[Kind, list[Entry]]] = []
+    for row in sheet.group.methods:
+        budget = "; ".join(
+            f"{s['name']} {s['steps']} steps" + (f" ({s['epochs']} epochs)" if s.get("epochs") else "")
+            for s in (row.cells[0].train.get("stages", []) if row.cells else [])
+        )
+        parameters = row.cells[0].train.get("parameters") if row.cells else None
+        memory = row.peak_memory_mb
+        failed = ", ".join(f"{c.name} ({c.state}{': ' + c.why if c.why else ''})" for c in row.missing)
+        line = next(li for li in sheet.lines if sheet.row(li) is row)
+        texts = [
+            name_of(sheet, line),
+            runs_of(sheet, line),
+            budget,
+            f"{parameters / 1e6:.2f} M" if parameters else "",
+            duration(row.seconds("train")),
+            duration(row.seconds("predict")),
+            f"{memory:.0f} MB" if memory is not None else "",
+            failed or "none",
+        ]
+        lines.append(("method", [Entry(t) for t in texts]))
+    heads = ["method", "runs", "budget", "parameters", "train", "predict", "peak memory", "cells without a result"]
+    notes = ["train, predict: mean wall time of a cell; peak memory: largest of the cells"]
+    return Table("Cost and completeness", heads, lines, notes)
+
+
+def terminal_columns(sheet: Sheet) -> tuple[list[Column], list[Column]]:
+    """The columns of the terminal table: sample metrics, and per-reader Dice."""
+    by_metric = {c.metric: c for c in SAMPLE_COLUMNS}
+    first = [by_metric[m] for m in TERMINAL_COLUMNS if sheet.has(m)]
+    second = [c for c in rater_columns(sheet) if c.metric != "rater_identification"] if sheet.show_raters else []
+    return first, second
+
+
+# -- notes --------------------------------------------------------------------------------------
+
+
+def column_notes(columns: Sequence[Column]) -> list[str]:
+    notes = [f"{c.label}: {c.note}" for c in columns if not c.metric.startswith("dice_rater[")]
+    if any(c.metric.startswith("dice_rater[") for c in columns):
+        notes.insert(0, "reader columns: Dice of the mask meant for that reader, by identity, never matched")
+    return notes
+
+
+def header_notes(sheet: Sheet) -> list[str]:
+    """What every number of the table rests on: data, readers, cases, intervals, rules."""
+    group = sheet.group
+    from .bootstrap import DRAWS, MIN_CLUSTERS, SEED
+
+    raters = len(group.rater_ids)
+    spread = sheet.data_value("diversity_raters")
+    notes = []
+    if group.notice:
+        notes.append(group.notice)
+    readers = f"{raters} readers"
+    if not math.isnan(spread):
+        readers += f", their diversity {spread:.3f} (expected GED of a perfect sampler: {spread:.3f}/S)"
+    notes.append(f"{sheet.most('n_cases')} test cases of {sheet.most('n_patients')} patients; {readers}")
+    identity = group.key["identity"]
+    meaning = IDENTITY_NOTES.get(identity) or {
+        "none": "reader slots are anonymous: no per-reader table",
+        "derived": "slots computed from the masks: a slot is not a person",
+        "consistent": "a slot is the same reader or group in every case",
+        "synthetic": "made readers",
+    }.get(group.identity_kind, "")
+    notes.append(f"identity {identity} ({group.identity_kind}): {meaning}")
+    most = sheet.most("n_patients")
+    notes.append(
+        f"[low, high]: 95 % percentile bootstrap over {most} patients, {DRAWS:,} draws, seed {SEED}, ratio of sums, "
+        f"the same draws for every row"
+        if most >= MIN_CLUSTERS
+        else f"no intervals: {most} patients, fewer than {MIN_CLUSTERS}"
+    )
+    half = (
+        f"with {raters} readers, {raters // 2} of {raters} votes are background" if raters and raters % 2 == 0 else ""
+    )
+    notes.append("mask = probability > 0.5; majority is strict" + (f": {half}" if half else ""))
+    rules = sorted({str((c.spec.get("train") or {}).get("select", "")) for r in group.methods for c in r.cells} - {""})
+    said = {"last": "last step", "best": "best on validation patients"}
+    if rules:
+        notes.append("checkpoint: " + ", ".join(said.get(r, r) for r in rules))
+    if group.key.get("note"):
+        notes.append(str(group.key["note"]))
+    notes.append(f"data fingerprint {group.key['fingerprint']}; protocol {group.key['protocol']}")
+    return notes
+
+
+def mark_notes(sheet: Sheet, columns: Sequence[Column], spread: bool = True) -> list[str]:
+    """The meaning of the marks that these columns really carry; `spread`: ± over seeds is shown."""
+    found: list[Score] = [s for c in columns for line in sheet.lines if (s := sheet.score(line, c.metric))]
+    notes = []
+    if any(s.fallback for s in found):
+        notes.append(f"{COMMON_MASK} common mask: the output has no mask per reader; its mean map > 0.5 stands for all")
+    if any(s.n_replaced for s in found):
+        count = sum(s.n_replaced for s in found)
+        notes.append(
+            f"{REPLACED} values that the method left undefined count as the worst value ({count} in this table)"
+        )
+    dropped = max((s.n_dropped for s in found), default=0)
+    if dropped:
+        notes.append(f"up to {dropped} cases are left out for every row where the data leave a metric undefined")
+    if any(row.missing_folds or row.missing for row in sheet.group.methods):
+        notes.append(f"{FEWER} some cells of this row have no result; the mean is over fewer cases or runs")
+    if spread and any(not math.isnan(s.sd_seeds) for s in found):
+        notes.append("±: standard deviation over seeds of the mean; case values are averaged over seeds first")
+    if any(c.at_s for c in columns) and sheet.table_samples:
+        notes.append(
+            f"bold: best of the methods' own outputs; sample metrics are compared at S = {sheet.table_samples} only"
+        )
+    notes.append(f"{NOT_CLAIMED}: not claimed by this output")
+    return notes
+
+
+def output_notes(sheet: Sheet) -> list[str]:
+    shown = list(dict.fromkeys(line.output for line in sheet.lines if line.output))
+    return [f"{output}: {OUTPUT_NOTES[output]}" for output in shown if output in OUTPUT_NOTES]
