@@ -140,7 +140,8 @@ class Folder(Dataset):
                 f"no mask has any foreground, for example {example}; declare the foreground values in the YAML, "
                 f"for example foreground: '> 0'"
             )
-        if len(listing.classes) == 1 and masks.reshape(*valid.shape, -1).all(2)[valid].all():
+        full: np.ndarray = np.asarray(masks.reshape(*valid.shape, -1).all(axis=2))
+        if len(listing.classes) == 1 and full[valid].all():
             raise UserError("every pixel of every mask is foreground; declare the foreground values in the YAML")
         ArrayStore.write(
             folder,
