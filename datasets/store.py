@@ -69,8 +69,12 @@ class ArrayStore:
         assert masks.dtype == np.uint8
         assert rater_valid.dtype == bool
         assert len(images) == len(masks) == len(rater_valid) == len(records)
-        np.save(folder / "images.npy", images)
-        np.save(folder / "masks.npy", masks)
+        for name, array in (("images", images), ("masks", masks)):
+            path = folder / f"{name}.npy"
+            if isinstance(array, np.memmap) and array.filename and path.exists() and path.samefile(array.filename):
+                array.flush()  # filled in place by `np.lib.format.open_memmap`: too large to hold in memory
+            else:
+                np.save(path, array)
         np.save(folder / "rater_valid.npy", rater_valid)
         write_json(folder / "cases.json", list(records))
         sha = hashlib.sha256(np.ascontiguousarray(masks).data)
