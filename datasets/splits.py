@@ -13,6 +13,7 @@ from ..core.errors import UserError, unknown
 from ..core.hashing import digest
 
 SplitName = Literal["fixed", "cv4"]
+FOLDS: dict[str, int] = {"fixed": 1, "cv4": 4}
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,9 @@ def make_split(name: str, case_ids: Sequence[str], patient_ids: Sequence[str], f
     Raises:
         UserError: unknown split, or a fold that the split does not have.
     """
-    folds = {"fixed": 1, "cv4": 4}
-    if name not in folds:
-        raise unknown("split", name, folds)
-    if not 0 <= fold < folds[name]:
+    if name not in FOLDS:
+        raise unknown("split", name, FOLDS)
+    if not 0 <= fold < FOLDS[name]:
         raise UserError(
             f"fold {fold} does not exist: split {name!r} has {'only fold 0' if name == 'fixed' else 'folds 0-3'}; "
             f"use --fold 0" + (" or --set dataset.split=cv4" if name == "fixed" else " to 3")

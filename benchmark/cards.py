@@ -1,0 +1,111 @@
+"""The card of one entry, for ``multirater info``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from ..core.options import options_of
+from ..core.registry import Entry
+from .catalogue import origin, registry
+
+_SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "multiple_of": "multiple of", "min_length": "length ≥"}
+
+
+def card(kind: str, name: str) -> dict[str, Any]:
+    """Facts of an entry as JSON values; ``options`` and ``deviations`` are lists of rows.
+
+    Raises:
+        UserError: the entry's object cannot be loaded.
+    """
+    if kind == "presets":
+        return _preset(name)
+    entry = registry(kind).entry(name)
+    obj = registry(kind).get(name)
+    head = {"name": entry.name, "kind": kind[:-1], "summary": entry.info.get("summary", ""), "origin": origin(entry)}
+    makers = {"methods": _method, "datasets": _dataset}
+    return {**head, **makers.get(kind, _other)(entry, obj)}
+
+
+def _method(entry: Entry, cls: Any) -> dict[str, Any]:
+    return {
+        "paper": entry.info.get("paper", "") or _paragraph(cls),
+        "gives": [word for word in ("samples", "raters") if getattr(cls, f"gives_{word}")] or ["mean"],
+        "needs_identity": cls.needs_identity,
+        "multiclass": cls.multiclass,
+        "missing_raters": cls.missing_raters,
+        "spatial_dims": list(cls.spatial_dims),
+        "stages": list(cls.stages),
+        "version": cls.version,
+        "options": _options(cls),
+        "deviations": [asdict(d) for d in cls.deviations],
+    }
+
+
+def _dataset(entry: Entry, cls: Any) -> dict[str, Any]:
+    texts = {key: getattr(cls, key) for key in ("title", "notice", "citation", "licence", "how_to_get")}
+    return {
+        **{key: text for key, text in texts.items() if isinstance(text, str)},
+        "embedded": cls.embedded,
+        "identity": entry.info.get("identity", ""),
+        "splits": list(cls.split_names),
+        "version": cls.version,
+        "options": _options(cls),
+    }
+
+
+def _other(entry: Entry, obj: Any) -> dict[str, Any]:
+    """A metric or executor: all of its metadata, and what its object says of itself."""
+    facts = {key: _plain(value) for key, value in entry.info.items() if key != "summary"}
+    return {**facts, "description": _paragraph(obj)}
+
+
+def _preset(name: str) -> dict[str, Any]:
+    from .presets import preset_summary
+
+    text = (Path(__file__).parent / "presets" / f"{name}.yaml").read_text()
+    return {"name": name, "kind": "preset", "summary": preset_summary(name), "origin": "built-in", "text": text}
+
+
+def _options(cls: type) -> list[dict[str, str]]:
+    return [
+        {"option": o.name, "type": type_text(o.type), "default": json.dumps(_plain(o.default)), "meaning": o.help}
+        for o in options_of(cls).values()
+    ]
+
+
+def type_text(hint: Any) -> str:
+    """A type as a user would write its values: ``Annotated[int, Field(ge=1), "…"]`` is ``int ≥ 1``."""
+    if get_origin(hint) is Annotated:
+        base, *metadata = get_args(hint)
+        limits = [limit for m in metadata for limit in (getattr(m, "metadata", None) or [m])]
+        signs = [
+            f"{sign} {value:g}" if isinstance(value, float) else f"{sign} {value}"
+            for limit in limits
+            for key, sign in _SIGNS.items()
+            if (value := getattr(limit, key, None)) is not None and not callable(value)
+        ]
+        return " ".join([type_text(base), ", ".join(signs)]).strip()
+    if get_origin(hint) is Literal:
+        return " | ".join(str(a) for a in get_args(hint))
+    arguments = get_args(hint)
+    if get_origin(hint) in (list, tuple, dict):
+        inside = ", ".join("…" if a is Ellipsis else type_text(a) for a in arguments)
+        return f"{{{inside}}}" if get_origin(hint) is dict else f"[{inside}]"
+    if arguments:  # a union
+        return " | ".join(type_text(a) for a in arguments)
+    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else (
+        list(value) if isinstance(value, (tuple, set, frozenset)) else str(value)
+    )  # fmt: skip
+
+
+def _paragraph(obj: Any) -> str:
+    """The first paragraph of an object's docstring, on one line."""
+    return " ".join((inspect.getdoc(obj) or "").partition("\n\n")[0].split())

@@ -1,0 +1,105 @@
+"""What can be listed: methods, data sets, metrics, presets, executors, from static metadata.
+
+Nothing here imports torch or numpy; the objects themselves are imported only by ``multirater info``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Any
+
+from ..core.cache import cache_root
+from ..core.errors import unknown
+from ..core.registry import Entry, Registry
+from .presets import preset_names, preset_summary
+
+REGISTRIES = {
+    "methods": "multirater.methods.registry:METHODS",
+    "datasets": "multirater.datasets.registry:DATASETS",
+    "metrics": "multirater.metrics.registry:METRICS",
+    "executors": "multirater.benchmark.executors:EXECUTORS",
+}
+KINDS = ("methods", "datasets", "metrics", "presets", "executors")
+
+
+def registry(kind: str) -> Registry[Any]:
+    module, _, name = REGISTRIES[kind].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def rows(kind: str) -> list[dict[str, Any]]:
+    """One row per entry: ``name, capabilities, origin, note, summary``, all text."""
+    if kind == "presets":
+        return [_row(name, "", "built-in", "", preset_summary(name)) for name in preset_names()]
+    notes = {"datasets": _data_note, "executors": _extra_note}
+    return [
+        _row(
+            entry.name,
+            _capabilities(kind, entry),
+            origin(entry),
+            notes.get(kind, _extra_note)(entry),
+            str(entry.info.get("summary", "")),
+        )
+        for entry in registry(kind).entries()
+    ]
+
+
+def find(name: str) -> list[tuple[str, str]]:
+    """(kind, registered name) of all entries called `name`, aliases included.
+
+    Raises:
+        UserError: no such entry of any kind, with the nearest name.
+    """
+    found = [(kind, registry(kind).entry(name).name) for kind in REGISTRIES if name in registry(kind)]
+    if name in preset_names():
+        found.append(("presets", name))
+    if not found:
+        raise unknown("name", name, _all_names())
+    return found
+
+
+def origin(entry: Entry) -> str:
+    """``built-in``, or the package that brought the entry."""
+    return "built-in" if entry.origin.startswith("multirater.") else entry.origin
+
+
+def _all_names() -> Iterable[str]:
+    for kind in REGISTRIES:
+        yield from registry(kind).names()
+    yield from preset_names()
+
+
+def _row(name: str, capabilities: str, origin_: str, note: str, summary: str) -> dict[str, Any]:
+    return {"name": name, "capabilities": capabilities, "origin": origin_, "note": note, "summary": summary}
+
+
+def _capabilities(kind: str, entry: Entry) -> str:
+    info = entry.info
+    if kind == "methods":
+        if not info:  # a third party's: known only after import
+            return "see info"
+        words = [word for key, word in (("gives_samples", "samples"), ("gives_raters", "raters")) if info.get(key)]
+        return ", ".join(words or ["mean"]) + ("; needs identity" if info.get("needs_identity") else "")
+    if kind == "datasets":
+        return f"identity: {info['identity'].replace('|', ', ')}" if info.get("identity") else "see info"
+    if kind == "metrics":
+        return ", ".join(str(info[key]) for key in ("group", "direction", "range") if info.get(key))
+    return ""
+
+
+def _data_note(entry: Entry) -> str:
+    if any(cache_root().joinpath(entry.name).glob("*/meta.json")):
+        return "prepared"
+    if entry.info.get("embedded"):
+        return "made at first use"
+    return f"not prepared: multirater prepare {entry.name} --root PATH" if entry.info else "not prepared"
+
+
+def _extra_note(entry: Entry) -> str:
+    """What is not installed, by the registered `requires` (a module) and `extra` (the extra that brings it)."""
+    module = entry.info.get("requires")
+    if not module or find_spec(module):
+        return ""
+    return f"needs pip install 'multirater[{entry.info['extra']}]'" if "extra" in entry.info else f"needs {module}"

@@ -1,0 +1,63 @@
+"""``multirater info NAME``: the card of a method, data set, metric, preset or executor."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from ..cards import card
+from ..catalogue import find
+
+
+@click.command("info")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON: a list of cards (names may exist in two kinds).")
+def command(name: str, as_json: bool) -> int:
+    """Paper, options with types and defaults, deviations from the authors' code, licence and how to get data."""
+    cards = [card(kind, registered) for kind, registered in find(name)]
+    if as_json:
+        click.echo(json.dumps(cards, indent=1, ensure_ascii=False, default=str))
+        return 0
+    for one in cards:
+        _print(one)
+    return 0
+
+
+def _print(one: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    console.print(Text(f"{one['name']}", style="bold"), Text(f"({one['kind']})"))
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for key, value in one.items():
+        if key not in ("name", "kind", "options", "deviations", "text") and value not in ("", None, [], ()):
+            facts.add_row(key.replace("_", " "), Text(", ".join(map(str, value)) if _many(value) else str(value)))
+    console.print(facts)
+    if one.get("options"):
+        options = Table(title="options", title_justify="left", box=None, pad_edge=False)
+        for column in ("option", "type", "default", "meaning"):
+            options.add_column(column, overflow="fold", no_wrap=column == "option")
+        for option in one["options"]:
+            options.add_row(*(Text(option[c]) for c in ("option", "type", "default", "meaning")))
+        console.print(options)
+    if one.get("deviations"):
+        console.print(Text("deviations from the authors' code", style="italic"))
+        for deviation in one["deviations"]:
+            console.print(Text(f"• {deviation['subject']}"))
+            for key in ("authors", "ours", "effect", "option"):
+                if deviation[key]:
+                    label = "restore with" if key == "option" else key
+                    console.print(Text(f"    {label}: {deviation[key]}"))
+    if one.get("text"):
+        console.print(Text(one["text"]))
+    console.print()
+
+
+def _many(value: Any) -> bool:
+    return isinstance(value, (list, tuple))

@@ -1,0 +1,141 @@
+"""``multirater prepare``: build or verify a data set, cache its arrays, and say what it is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from ...core.overrides import parse_sets
+
+
+@click.command("prepare")
+@click.argument("dataset")
+@click.option("--root", metavar="PATH", help="Folder of your files (the same as --set dataset.root=PATH).")
+@click.option(
+    "--set", "sets", multiple=True, metavar="A=B", help="Option of the data set; the prefix dataset. may be left out."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+def command(dataset: str, root: str | None, sets: tuple[str, ...], as_json: bool) -> int:
+    """Check DATASET, cache its arrays, and print cases, patients, raters, splits and inter-rater Dice."""
+    from ...core.errors import unknown
+    from ...datasets import DATASETS, open_dataset
+
+    DATASETS.entry(dataset)
+    # The other sections are named so that method.x is refused here as what it is, not as an option `method`.
+    options = parse_sets(sets, default="dataset")
+    for section in options:
+        if section != "dataset":
+            raise unknown("section in --set of prepare:", section, ["dataset"])
+    given = {**options.get("dataset", {}), **({"root": root} if root is not None else {})}
+    data = open_dataset(dataset, **given)
+    facts = prepare(data, quiet=as_json)
+    if as_json:
+        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+    else:
+        _print(facts)
+    return 0
+
+
+def prepare(data: Any, quiet: bool = False) -> dict[str, Any]:
+    """Prepare with a progress bar on stderr, then the facts of the data set."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ..agreement import inter_rater_dice
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(f"preparing {data.name}", total=None)
+
+        def show(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=f"preparing {data.name}: {what}")
+
+        cache = data.prepare(show)
+        described = data.describe()
+        bar.update(task, description="inter-rater Dice", completed=0, total=len(data))
+        dice = inter_rater_dice(data, lambda done: bar.update(task, completed=done))
+    records, store = data.records, data.store
+    return {
+        "dataset": data.name,
+        "notice": data.notice,
+        "cache": str(cache),
+        "cases": len(records),
+        "patients": len({r.patient_id for r in records}),
+        "raters": described.raters,
+        "rater_ids": list(described.rater_ids),
+        "identity": described.identity,
+        "missing_masks": int((~store.rater_valid).sum()),
+        "classes": described.classes,
+        "channels": described.channels,
+        "size": list(described.size),
+        "left_out": store.meta.get("left_out", []),
+        "inter_rater_dice": dice,
+        "fingerprint": data.fingerprint,
+        "splits": splits(data),
+    }
+
+
+def splits(data: Any) -> list[dict[str, Any]]:
+    """Sizes and hash of every fold of the chosen split."""
+    from ...datasets.splits import FOLDS
+
+    patients = [r.patient_id for r in data.records]
+    name = data.options.get("split", data.split_names[0])
+    found = []
+    for fold in range(FOLDS[name]):
+        split = data.split(fold)
+        parts = {part: getattr(split, part) for part in ("train", "val", "test")}
+        row: dict[str, Any] = {"split": split.name, "fold": fold, "hash": split.hash}
+        row |= {part: len(indices) for part, indices in parts.items()}
+        row |= {f"{part}_patients": len({patients[i] for i in indices}) for part, indices in parts.items()}
+        found.append(row)
+    return found
+
+
+def _print(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if facts["notice"]:
+        console.print(Text(facts["notice"], style="bold yellow"))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    dice = facts["inter_rater_dice"]
+    shown = {
+        "data set": facts["dataset"],
+        "cache": facts["cache"],
+        "cases": f"{facts['cases']} of {facts['patients']} patients",
+        "raters": f"{facts['raters']} ({', '.join(facts['rater_ids'])}), identity {facts['identity']}",
+        "missing masks": facts["missing_masks"] or "none",
+        "channels × size": " × ".join(map(str, [facts["channels"], *facts["size"]])),
+        "foreground classes": facts["classes"],
+        "inter-rater Dice": "n/a (one rater)" if dice is None else f"{dice:.3f}",
+        "fingerprint": facts["fingerprint"],
+    }
+    if facts["left_out"]:
+        shown["left out"] = f"{len(facts['left_out'])} cases without a mask: {', '.join(facts['left_out'][:5])}" + (
+            ", …" if len(facts["left_out"]) > 5 else ""
+        )
+    for key, value in shown.items():
+        grid.add_row(key, Text(str(value)))
+    console.print(grid)
+    table = Table(title="cases (patients)", title_justify="left", box=None, pad_edge=False)
+    for column in ("split", "fold", "train", "validation", "test", "hash"):
+        table.add_column(column)
+    for row in facts["splits"]:
+        sizes = [f"{row[p]} ({row[f'{p}_patients']})" for p in ("train", "val", "test")]
+        table.add_row(row["split"], str(row["fold"]), *sizes, row["hash"])
+    console.print(table)
+    lacking = sorted({p for row in facts["splits"] for p in ("train", "val", "test") if not row[p]})
+    if lacking:
+        names = {"train": "training", "val": "validation", "test": "test"}
+        console.print(
+            f"some folds have no {' or '.join(names[p] for p in lacking)} case: the split needs more patients",
+            style="yellow",
+        )
