@@ -1,0 +1,223 @@
+"""One case as the metrics see it: checked arrays and everything that several metrics share, computed once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .convention import CANONICAL, Convention
+from .overlap import Floats, Mask, crop, fraction, intersections, over_classes, with_empty_reference
+
+
+class Undefined(Exception):
+    """A metric has no value for this case; the message is the reason. It becomes nan."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Similarities in [0, 1]: samples × raters, samples × samples, raters × raters."""
+
+    sr: Floats
+    ss: Floats
+    rr: Floats
+
+
+class CaseView:
+    """Arrays of one case after removal of missing raters and of pixels that do not count.
+
+    Built by `multirater.metrics.inputs.read_case`, which checks the arrays. A metric is a function of a `CaseView`
+    that returns a float (or a list) or raises `Undefined`.
+
+    Attributes:
+        slots: number of rater slots, present or not; lists per rater have this length.
+        present: indices of the raters present, length R.
+        classes: evaluated class labels; K of them. Masks are boolean if K = 1, else class maps.
+        raters: R×spatial.
+        samples: S×spatial or None; made of `probs` if only those were given.
+        probs: S×spatial or S×C×spatial or None.
+        rater_probs: R×spatial or R×C×spatial, probabilities meant for each rater, or None.
+        rater_labels: R×spatial, hard masks meant for each rater, or None.
+        mean_prob: spatial or C×spatial or None.
+        sample_weights, rater_weights: sum 1, or None for uniform.
+        given_samples: number of samples asked for by the caller where none are given (human baselines).
+        void: why nothing can be computed (no rater, no pixel), or an empty string.
+    """
+
+    def __init__(
+        self,
+        *,
+        raters: NDArray,
+        slots: int,
+        present: NDArray[np.intp],
+        classes: tuple[int, ...],
+        samples: NDArray | None = None,
+        probs: NDArray | None = None,
+        rater_probs: NDArray | None = None,
+        rater_labels: NDArray | None = None,
+        mean_prob: NDArray | None = None,
+        sample_weights: Floats | None = None,
+        rater_weights: Floats | None = None,
+        n_samples: int | None = None,
+        void: str = "",
+    ) -> None:
+        self.raters = raters
+        self.slots = slots
+        self.present = present
+        self.classes = classes
+        self.probs = probs
+        self.rater_probs = rater_probs
+        self.rater_labels = rater_labels
+        self.mean_prob = mean_prob
+        self.sample_weights = sample_weights
+        self.rater_weights = rater_weights
+        self.void = void
+        self._samples = samples
+        self._n_samples = n_samples
+        self.conventions: Mapping[str, Convention] = {}
+        self.notes: dict[str, str] = {}
+        self._parts: dict[tuple, tuple[Floats, Floats, Mask]] = {}
+        self._similarity: dict[tuple, Similarity] = {}
+        self._counts: dict[tuple, list[Floats]] = {}
+        self.memory: dict[tuple, object] = {}  # for modules that share further results between their metrics
+
+    # -- sizes ----------------------------------------------------------------------------------
+
+    @property
+    def R(self) -> int:
+        return len(self.raters)
+
+    @cached_property
+    def S(self) -> int:
+        source = self._samples if self._samples is not None else self.probs
+        return 0 if source is None else len(source)
+
+    @property
+    def n_samples(self) -> int:
+        """S of the human baselines: as asked for, else that of the samples, else 16."""
+        return self._n_samples or self.S or 16
+
+    @property
+    def pixels(self) -> int:
+        return math.prod(self.raters.shape[1:])
+
+    @property
+    def channels(self) -> bool:
+        """Whether probabilities of samples have a channel axis."""
+        return self.probs is not None and self.probs.ndim > self.raters.ndim
+
+    def convention(self, family: str) -> Convention:
+        return self.conventions.get(family, CANONICAL)
+
+    def spread(self, values: Floats) -> list[float]:
+        """Values of the R present raters as a list over all slots, nan for missing raters."""
+        out = np.full(self.slots, math.nan)
+        out[self.present] = values
+        return out.tolist()
+
+    # -- masks ----------------------------------------------------------------------------------
+
+    @cached_property
+    def samples(self) -> NDArray | None:
+        if self._samples is not None or self.probs is None:
+            return self._samples
+        return self.binarised(self.probs)
+
+    def binarised(self, probs: NDArray) -> NDArray:
+        """Masks of probabilities: p > 0.5 strictly (0.5 is background); several channels: arg max, lower index wins."""
+        if probs.ndim == self.raters.ndim:
+            return probs > 0.5
+        if len(self.classes) == 1 and probs.shape[1] == 2:
+            return probs[:, 1] > probs[:, 0]
+        labels = probs.argmax(axis=1)
+        return labels == self.classes[0] if len(self.classes) == 1 else labels
+
+    @cached_property
+    def _left_samples(self) -> NDArray | None:
+        """Left masks of CIMD: a second sigmoid, so every probability above 0 (up to rounding) is foreground."""
+        if self._samples is not None or self.probs is None or self.probs.ndim > self.raters.ndim:
+            return self.samples
+        from scipy.special import expit
+
+        return expit(self.probs) > 0.5
+
+    def class_mask(self, labels: NDArray, label: int) -> Mask:
+        """One-vs-rest mask; label 0 is the background: no evaluated class."""
+        if len(self.classes) == 1:
+            return labels if label else ~labels
+        return labels == label if label else ~np.isin(labels, self.classes)
+
+    @cached_property
+    def _cropped(self) -> dict[int, list[Mask]]:
+        return {}
+
+    def cropped(self, label: int) -> list[Mask]:
+        """Masks of raters and samples (if any) of one class, cut to their union's bounding box."""
+        if label not in self._cropped:
+            groups = [self.class_mask(self.raters, label)]
+            if self.samples is not None:
+                groups.append(self.class_mask(self.samples, label))
+            self._cropped[label] = crop(groups)
+        return self._cropped[label]
+
+    # -- overlaps -------------------------------------------------------------------------------
+
+    def counts(self, convention: Convention) -> list[Floats]:
+        """Per evaluated class the T×T intersections of raters, samples and (CIMD only) left samples, in this order."""
+        left = convention.binarise == "sigmoid_left" and self._left_samples is not self.samples
+        labels = (0, *self.classes) if convention.classes == "with_background" else self.classes
+        key = (left, labels)
+        if key not in self._counts:
+            self._counts[key] = [self._class_counts(label, left) for label in labels]
+        return self._counts[key]
+
+    def _class_counts(self, label: int, left: bool) -> Floats:
+        if not left:
+            return intersections(self.cropped(label)).astype(np.float64)
+        assert self.samples is not None
+        assert self._left_samples is not None
+        groups = (self.raters, self.samples, self._left_samples)
+        return intersections(crop([self.class_mask(g, label) for g in groups])).astype(np.float64)
+
+    def parts(self, kind: str, convention: Convention) -> tuple[Floats, Floats, Mask]:
+        """Numerators and denominators K×T×T of a similarity, and which masks are empty in every class (T)."""
+        counts = self.counts(convention)
+        key = (kind, len(counts), len(counts[0]))
+        if key not in self._parts:
+            inter = np.stack(counts) if len(counts) > 1 else counts[0][None]
+            sizes = inter.diagonal(axis1=1, axis2=2)
+            numerator, denominator = fraction(kind, inter, sizes[:, :, None], sizes[:, None, :])
+            self._parts[key] = numerator, denominator, ~sizes.any(axis=0)
+        return self._parts[key]
+
+    def blocks(self, convention: Convention) -> tuple[slice, slice, slice]:
+        """Where raters, right samples and left samples stand among the T masks, the sample cap applied."""
+        count = min(self.S, convention.sample_cap or self.S)
+        right = slice(self.R, self.R + count)
+        if convention.binarise == "sigmoid_left" and self._left_samples is not self.samples:
+            return slice(0, self.R), right, slice(self.R + self.S, self.R + self.S + count)
+        return slice(0, self.R), right, right
+
+    def similarity(self, kind: str, convention: Convention) -> Similarity:
+        """Similarity matrices (``iou`` or ``dice``) under a convention."""
+        key = (kind, convention)
+        if key not in self._similarity:
+            numerator, denominator, empty = self.parts(kind, convention)
+            full = over_classes(numerator, denominator, convention)
+            raters, right, left = self.blocks(convention)
+            cross = with_empty_reference(full[left, raters], empty[raters], convention)
+            self._similarity[key] = Similarity(cross, full[left, right], full[raters, raters])
+        return self._similarity[key]
+
+    def weights_of_samples(self, convention: Convention) -> Floats | None:
+        """Weights of the samples used, sum 1; None for uniform."""
+        weights, cap = self.sample_weights, convention.sample_cap
+        if weights is None or cap is None or cap >= self.S:
+            return weights
+        if weights[:cap].sum() <= 0:
+            raise Undefined(f"the first {cap} samples have no weight")
+        return weights[:cap] / weights[:cap].sum()

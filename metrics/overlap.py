@@ -1,0 +1,141 @@
+"""Exact overlap counts of many masks, and the ratios made of them.
+
+All intersections of a case come from one symmetric product M Mᵀ of its flattened masks (specification section 16).
+The product is taken on bits: masks are packed into 64-bit words and the bits of each AND are counted, which is exact at
+any size, three times as fast as a float32 product on one core, and needs 1/32 of its memory. NumPy before 2.0 cannot
+count bits; there a float32 matrix product is used, in blocks below 2^24 pixels that are summed in float64, so that it
+is exact as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .convention import Convention
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+HAS_BITWISE_COUNT = hasattr(np, "bitwise_count")
+
+# Words handled at once: intermediate arrays stay in the second-level cache (measured optimum 2^15 to 2^17).
+_BLOCK_WORDS = 1 << 16
+# Float elements converted at once in the matrix product.
+_BLOCK_FLOATS = 1 << 22
+_EXACT_FLOAT32 = 1 << 24
+
+
+def crop(groups: Sequence[Mask]) -> list[Mask]:
+    """Cut masks (each group k×spatial) to the bounding box of their union; pixels outside add nothing to any overlap.
+
+    Returns views; groups without any True pixel anywhere come back with no pixels at all.
+    """
+    union = np.logical_or.reduce([np.logical_or.reduce(g, axis=0) for g in groups if len(g)])
+    box: list[slice] = [slice(None)]
+    for axis in range(union.ndim):
+        line = union.any(axis=tuple(a for a in range(union.ndim) if a != axis))
+        first = int(line.argmax())
+        if not line[first]:
+            return [g[..., :0] for g in groups]
+        box.append(slice(first, len(line) - int(line[::-1].argmax())))
+    index = tuple(box)
+    return [g[index] for g in groups]
+
+
+def intersections(groups: Sequence[Mask]) -> NDArray[np.int64]:
+    """Sizes of all pairwise intersections.
+
+    Args:
+        groups: arrays k×spatial of bool with the same spatial shape; together T masks.
+
+    Returns:
+        T×T integers; the diagonal holds the sizes of the masks.
+    """
+    flat = [g.reshape(len(g), math.prod(g.shape[1:])) for g in groups]
+    if HAS_BITWISE_COUNT:
+        return _count_bits(np.concatenate([_pack(g) for g in flat]), flat[0].shape[1])
+    return _multiply(np.concatenate(flat))
+
+
+def _pack(flat: Mask) -> NDArray[np.uint64]:
+    packed = np.packbits(flat, axis=1)
+    words = np.zeros((len(flat), -(-packed.shape[1] // 8) * 8), np.uint8)
+    words[:, : packed.shape[1]] = packed
+    return words.view(np.uint64)
+
+
+def _count_bits(words: NDArray[np.uint64], pixels: int) -> NDArray[np.int64]:
+    total, width = words.shape
+    out = np.empty((total, total), np.int64)
+    accumulator = np.uint32 if pixels < 1 << 32 else np.int64
+    step = max(1, _BLOCK_WORDS // max(1, total * width))
+    for start in range(0, total, step):
+        stop = min(total, start + step)
+        part = np.bitwise_count(words[start:stop, None] & words[None, start:]).sum(-1, dtype=accumulator)
+        out[start:stop, start:] = part
+        out[start:, start:stop] = part.T
+    return out
+
+
+def _multiply(flat: Mask) -> NDArray[np.int64]:
+    total, pixels = flat.shape
+    out = np.zeros((total, total))
+    step = min(_EXACT_FLOAT32 - 1, max(1, _BLOCK_FLOATS // max(1, total)))
+    for start in range(0, pixels, step):
+        block = flat[:, start : start + step].astype(np.float32)
+        out += block @ block.T
+    return out.astype(np.int64)
+
+
+def fraction(kind: str, inter: Floats, size_a: Floats, size_b: Floats) -> tuple[Floats, Floats]:
+    """Numerator and denominator of IoU (``iou``) or Dice (``dice``), exact; shapes broadcast."""
+    if kind == "iou":
+        return inter, size_a + size_b - inter
+    return 2.0 * inter, size_a + size_b
+
+
+def ratio(numerator: Floats, denominator: Floats, convention: Convention) -> Floats:
+    """Similarity from exact counts under a convention (smoothing, empty rule, precision), float64."""
+    if convention.smooth_den > 0:
+        if convention.dtype == "float32":
+            # float32 counts are exact below 2^24, and 1e-8 vanishes beside any count but 0, as in the originals.
+            numerator, denominator = numerator.astype(np.float32), denominator.astype(np.float32)
+        out = (numerator + convention.smooth_num) / (denominator + convention.smooth_den)
+        return out.astype(np.float64)
+    empty = denominator == 0
+    out = (numerator + convention.smooth_num) / np.where(empty, 1.0, denominator)
+    if convention.dtype == "float32":
+        out = out.astype(np.float32).astype(np.float64)
+    if empty.any():
+        out[empty] = convention.empty_similarity
+    return out
+
+
+def over_classes(numerator: Floats, denominator: Floats, convention: Convention) -> Floats:
+    """Similarity of label maps from the counts of K classes (first axis), float64 without that axis.
+
+    The mean over the whole list, a class absent from both masks counting by the empty rule; or, under ``skip``, over
+    the classes present in the pair; or, under ``micro``, one ratio of the summed counts.
+    """
+    if len(numerator) == 1:
+        return ratio(numerator[0], denominator[0], convention)
+    if convention.classes == "micro":
+        return ratio(numerator.sum(0), denominator.sum(0), convention)
+    values = ratio(numerator, denominator, convention)
+    if convention.classes != "skip":
+        return values.mean(0)
+    present = denominator > 0
+    count = present.sum(0)
+    mean = np.where(present, values, 0.0).sum(0) / np.maximum(count, 1)
+    return np.where(count > 0, mean, convention.empty_similarity)
+
+
+def with_empty_reference(similarity: Floats, reference_empty: Mask, convention: Convention) -> Floats:
+    """Apply the rule of Pionono: an empty reference (last axis) scores `empty_reference` whatever was predicted."""
+    if convention.empty_reference is None or not reference_empty.any():
+        return similarity
+    return np.where(reference_empty, convention.empty_reference, similarity)

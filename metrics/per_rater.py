@@ -1,0 +1,179 @@
+"""Maps that are meant for one rater against that rater's mask (specification section 4).
+
+Pairing is by identity, never by a matching: a matched value is `dice_match`. A method without personalised output is
+scored with one common mask, 1[p̄ > 0.5], for every rater; the reason column then says "common mask".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .case import CaseView, Undefined
+from .convention import FIVE_LEVELS, Convention
+from .mean_map import mean_of_samples, value_levels, votes
+from .overlap import Floats, Mask, crop, fraction, intersections, over_classes, with_empty_reference
+from .sets import matched_scores
+
+COMMON_MASK = "common mask"
+
+
+@dataclass(frozen=True)
+class _Overlaps:
+    """Counts K×R×M of the raters and the M maps (M = R, or 1 for a common mask)."""
+
+    inter: Floats
+    size_raters: Floats
+    size_maps: Floats
+
+
+def _maps(view: CaseView, label: int) -> Mask:
+    """Masks M×spatial of one class that are meant for the raters."""
+    if view.rater_probs is not None:
+        return view.class_mask(view.binarised(view.rater_probs), label)
+    if view.rater_labels is not None:
+        return view.class_mask(view.rater_labels, label)
+    mean = mean_of_samples(view, label, view.convention("map"))
+    if mean is not None:
+        return (mean > 0.5)[None]
+    assert view.samples is not None
+    samples = view.class_mask(view.samples, label)
+    return (votes(samples) > len(samples) // 2)[None]  # k of S pass 1/2 if k > ⌊S/2⌋, in integers
+
+
+def _overlaps(view: CaseView) -> _Overlaps:
+    key = ("per_rater",)
+    if key not in view.memory:
+        rows = []
+        for label in view.classes:
+            counts = intersections(crop([view.class_mask(view.raters, label), _maps(view, label)]))
+            sizes = counts.diagonal()
+            rows.append((counts[: view.R, view.R :], sizes[: view.R, None], sizes[None, view.R :]))
+        view.memory[key] = _Overlaps(*(np.stack(column).astype(np.float64) for column in zip(*rows, strict=True)))
+    found = view.memory[key]
+    assert isinstance(found, _Overlaps)
+    return found
+
+
+def personalised(view: CaseView) -> bool:
+    """Whether the case has an output for each rater."""
+    return view.rater_probs is not None or view.rater_labels is not None
+
+
+def scores(view: CaseView, kind: str = "dice") -> Floats:
+    """Similarity [r, q] of rater r with the map meant for rater q; R×R, or R×1 for a common mask."""
+    convention = view.convention("rater")
+    found = _overlaps(view)
+    values = over_classes(*fraction(kind, found.inter, found.size_raters, found.size_maps), convention)
+    return with_empty_reference(values.T, ~found.size_raters.any(axis=0)[:, 0], convention).T
+
+
+def _own(view: CaseView, kind: str, name: str) -> Floats:
+    """Each rater's score by its own map."""
+    matrix = scores(view, kind)
+    if personalised(view):
+        return matrix.diagonal()
+    view.notes[name] = COMMON_MASK
+    return matrix[:, 0]
+
+
+def _mean(values: Floats) -> float:
+    out = float(values.mean())
+    if math.isnan(out):
+        raise Undefined("a rater's mask and its map have no similarity under this convention (both empty)")
+    return out
+
+
+def dice_rater(view: CaseView) -> float:
+    """Mean over the raters present of Dice(y_r, m_r)."""
+    return _mean(_own(view, "dice", "dice_rater"))
+
+
+def dice_rater_each(view: CaseView) -> list[float]:
+    """Dice(y_r, m_r) of every rater slot, nan for missing raters."""
+    return view.spread(_own(view, "dice", "dice_rater.each"))
+
+
+def dice_rater_worst(view: CaseView) -> float:
+    """Smallest Dice(y_r, m_r) over the raters present."""
+    return float(_own(view, "dice", "dice_rater.worst").min())
+
+
+def iou_rater(view: CaseView) -> float:
+    """Mean over the raters present of IoU(y_r, m_r)."""
+    return _mean(_own(view, "iou", "iou_rater"))
+
+
+def iou_rater_each(view: CaseView) -> list[float]:
+    """IoU(y_r, m_r) of every rater slot, nan for missing raters."""
+    return view.spread(_own(view, "iou", "iou_rater.each"))
+
+
+def dice_rater_gap(view: CaseView) -> float:
+    """Mean over r of Dice(y_r, m_r) less the mean Dice(y_r, m_q) of the other maps; above 0, maps follow their raters."""
+    matrix = scores(view)
+    size = len(matrix)
+    if size < 2:
+        raise Undefined("one rater has no other rater to compare with")
+    own = matrix.diagonal()
+    others = (matrix.sum(axis=1) - own) / (size - 1)
+    return _mean(own - others)
+
+
+def rater_identification(view: CaseView) -> float:
+    """Share of raters whose own map is their best map; a tie of n maps counts 1/n."""
+    matrix = scores(view)
+    best = matrix == matrix.max(axis=1, keepdims=True)
+    return float((best.diagonal() / np.maximum(best.sum(axis=1), 1)).mean())
+
+
+def dice_rater_soft(view: CaseView) -> float:
+    """`dice_soft` of each personalised map against its rater's own mask, mean over raters (TAB, PADL)."""
+    convention = view.convention("rater")
+    thresholds = convention.thresholds or FIVE_LEVELS
+    rows = [_soft_counts(view, label, thresholds, convention) for label in view.classes]
+    inter, size_map, size_rater = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
+    values = over_classes(*fraction("dice", inter, size_map, size_rater[:, :, None]), convention)
+    return _mean(with_empty_reference(values.T, ~size_rater.any(axis=0), convention))
+
+
+def _soft_counts(
+    view: CaseView, label: int, thresholds: tuple[float, ...], convention: Convention
+) -> tuple[Floats, Floats, Floats]:
+    """Intersections and map sizes R×T of one class, and the raters' sizes R, from one histogram."""
+    raters = view.class_mask(view.raters, label).reshape(view.R, -1)
+    if view.rater_probs is None:
+        maps = _maps(view, label).astype(np.float64)
+    else:
+        maps = view.rater_probs[:, label] if view.rater_probs.ndim > view.raters.ndim else view.rater_probs
+        if convention.dtype == "float32":
+            maps = maps.astype(np.float32)
+    levels = value_levels(maps, thresholds)
+    count = levels.passes.shape[1]
+    cell = (levels.index.reshape(view.R, -1).astype(np.intp) * 2 + raters) + 2 * count * np.arange(view.R)[:, None]
+    table = np.bincount(cell.ravel(), minlength=view.R * count * 2).reshape(view.R, count, 2)
+    above = levels.passes.astype(np.int64)
+    return (
+        np.asarray(table[:, :, 1] @ above.T, dtype=np.float64),
+        np.asarray(table.sum(axis=2) @ above.T, dtype=np.float64),
+        np.asarray(table[:, :, 1].sum(axis=1), dtype=np.float64),
+    )
+
+
+def dice_each(view: CaseView) -> list[float]:
+    """D-Persona's legacy list: matched values (variant ``dpersona``) or pairing by index (``dpersona_identity``)."""
+    pairing = view.convention("dice").each
+    if pairing == "matched":
+        if view.samples is None:
+            raise Undefined("the matched dice_each is computed from samples or probs, and only rater_probs were given")
+        return view.spread(matched_scores(view))
+    if pairing != "identity":
+        raise Undefined("dice_each is legacy; it exists in the variants dpersona (matched) and dpersona_identity")
+    if personalised(view):
+        return dice_rater_each(view)
+    if view.slots != view.S:
+        raise Undefined(f"pairing by index needs one sample for each of the {view.slots} raters, {view.S} were given")
+    matrix = view.similarity("dice", view.convention("dice")).sr
+    return view.spread(matrix[view.present, np.arange(view.R)])

@@ -1,0 +1,280 @@
+"""`score_case` and `score_cases`: metrics of one case, or of many, by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.errors import UserError
+from .case import CaseView, Undefined
+from .convention import Convention, conventions_of
+from .inputs import array_of, evaluated_classes, label_array, read_case
+from .registry import METRICS, info_of
+from .sets import TooFewSamples
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+INPUTS = ("samples", "probs", "rater_probs", "mean_prob")
+
+
+def score_case(
+    raters: Any,
+    samples: Any = None,
+    *,
+    probs: Any = None,
+    rater_probs: Any = None,
+    rater_valid: Any = None,
+    sample_weights: Any = None,
+    rater_weights: Any = None,
+    valid: Any = None,
+    classes: Sequence[int] | None = None,
+    spacing: Any = None,
+    metrics: Iterable[str] | None = None,
+    variant: str | Convention | None = None,
+    mean_prob: Any = None,
+    n_samples: int | None = None,
+    reasons: bool = False,
+) -> dict[str, Any]:
+    """Metrics of one case.
+
+    Args:
+        raters: R×H×W or R×D×H×W, one mask per rater. bool (or floats that are 0 or 1) means binary, integers a class map.
+        samples: S in place of R, one mask per sample of the model.
+        probs: S×H×W, probabilities in [0, 1] of each sample; several classes: S×C×H×W, background first. Binarised
+            strictly (0.5 is background); C channels: arg max, the lower index winning a tie. If `samples` is given too,
+            `probs` only makes the mean map.
+        rater_probs: R×H×W (R×C×H×W), the output meant for each rater; hard masks or class maps are taken too.
+        rater_valid: R bool; False: this rater did not annotate this case. An empty mask is an answer, not a missing one.
+        sample_weights, rater_weights: S, R numbers ≥ 0 that sum to 1; default uniform. They enter means and transports;
+            maxima run over all members, and human baselines are undefined with weights.
+        valid: H×W bool, pixels that count.
+        classes: the fixed list of evaluated labels; default 1 to the largest label in `raters` and `samples`, or to the
+            last channel of `probs`. A class absent from both of two maps is an agreement. Give the list of the data set.
+        spacing: millimetres per pixel; for surface metrics only.
+        metrics: ids such as ``["ged", "dice_rater.each"]``. None: all that the inputs allow; human baselines
+            (``human.*``) describe the raters alone and are then given only if no prediction is.
+        variant: a name of `multirater.metrics.list_variants` or a `Convention`; None is canonical.
+        mean_prob: H×W (C×H×W), the stored mean map p̄. Replaces the mean of `probs` or `samples` in `dice_soft` and the
+            like, and in the common mask of `dice_rater`. It is compared with thresholds in its own precision.
+        n_samples: S of ``human.oracle_*``; default the number of samples, or 16 if there are none.
+        reasons: add the key ``"reasons"``: metric id to why it is nan (or to "common mask").
+
+    Returns:
+        Metric ids to floats; ids ending in ``.each`` and `dice_each` to lists over the R rater slots, ``ged.per_class``
+        to a list over classes. nan: undefined for this case.
+
+    Raises:
+        UserError: unknown metric or variant, missing inputs of a metric asked for, wrong shapes, types or values.
+
+    Example:
+        Two raters, two samples that both equal the first rater (IoU of the raters is 4/12):
+
+        >>> import numpy as np
+        >>> a = np.zeros((4, 4), bool); a[:, :2] = True
+        >>> values = score_case(np.stack([a, a.T]), np.stack([a, a]), metrics=["ged", "hm_iou", "dice_soft"])
+        >>> {name: round(value, 6) for name, value in values.items()}
+        {'ged': 0.333333, 'hm_iou': 0.666667, 'dice_soft': 0.72}
+        >>> score_case(np.stack([a, a.T]), a[None], metrics=["ged.ustat"], reasons=True)["reasons"]
+        {'ged.ustat': 'one sample has no pair of different members'}
+    """
+    view = read_case(
+        raters,
+        samples,
+        probs=probs,
+        rater_probs=rater_probs,
+        mean_prob=mean_prob,
+        rater_valid=rater_valid,
+        sample_weights=sample_weights,
+        rater_weights=rater_weights,
+        valid=valid,
+        classes=classes,
+        spacing=spacing,
+        n_samples=n_samples,
+    )
+    view.conventions = conventions_of(variant, len(view.classes) > 1)
+    given = frozenset(
+        name
+        for name, value in zip(INPUTS, (samples, probs, rater_probs, mean_prob), strict=True)
+        if value is not None
+    )
+    each = view.convention("dice").each is not None
+    names = _default_names(given, each, len(view.classes) > 1) if metrics is None else _asked(metrics, given)
+    out: dict[str, Any] = evaluate(view, names, strict=metrics is not None)
+    if reasons:
+        out["reasons"] = view.notes
+    return out
+
+
+def evaluate(view: CaseView, names: Iterable[str], strict: bool = False) -> dict[str, Any]:
+    """Values of metrics of a checked case; reasons go to `view.notes`.
+
+    Args:
+        strict: raise, not nan, where a convention makes too few samples an error.
+    """
+    out: dict[str, Any] = {}
+    for name in names:
+        try:
+            if view.void:
+                raise Undefined(view.void)
+            out[name] = _function(name)(view)
+        except Undefined as reason:
+            if strict and isinstance(reason, TooFewSamples):
+                raise
+            view.notes[name] = str(reason)
+            length = {"rater": view.slots, "class": len(view.classes)}.get(info_of(name)["values"])
+            out[name] = math.nan if length is None else [math.nan] * length
+    return out
+
+
+@lru_cache(maxsize=1024)
+def _function(name: str) -> Callable[[CaseView], float | list[float]]:
+    return METRICS.get(name)
+
+
+def names_in_group(prefix: str) -> list[str]:
+    """Metrics whose id starts with `prefix`, in the order of the registry."""
+    return [entry.name for entry in METRICS.entries() if entry.name.startswith(prefix)]
+
+
+def _missing(name: str, given: frozenset[str]) -> str | None:
+    """The first group of inputs that a metric lacks."""
+    for group in info_of(name)["needs"]:
+        if given.isdisjoint(group.split("|")):
+            return group
+    return None
+
+
+def _asked(metrics: Iterable[str], given: frozenset[str]) -> tuple[str, ...]:
+    if isinstance(metrics, str):
+        raise UserError(f"metrics = {metrics!r} is not allowed; give a list of ids, for example [{metrics!r}]")
+    return _checked(tuple(metrics), given)
+
+
+@lru_cache(maxsize=256)
+def _checked(names: tuple[str, ...], given: frozenset[str]) -> tuple[str, ...]:
+    for name in names:
+        lacking = _missing(name, given)
+        if lacking is not None:
+            one_of = " or ".join(lacking.split("|"))
+            raise UserError(f"metric {name!r} needs {one_of}, which was not given; pass it or leave the metric out")
+    return names
+
+
+@lru_cache(maxsize=64)
+def _default_names(given: frozenset[str], each: bool, several: bool) -> tuple[str, ...]:
+    out = []
+    for entry in METRICS.entries():
+        human = entry.name.startswith("human.")
+        if _missing(entry.name, given) is not None or (human and given):
+            continue
+        if (entry.name == "dice_each" and not each) or (entry.name == "ged.per_class" and not several):
+            continue
+        out.append(entry.name)
+    return tuple(out)
+
+
+def score_cases(
+    raters: Any,
+    samples: Any = None,
+    *,
+    probs: Any = None,
+    rater_probs: Any = None,
+    rater_valid: Any = None,
+    sample_weights: Any = None,
+    rater_weights: Any = None,
+    valid: Any = None,
+    classes: Sequence[int] | None = None,
+    spacing: Any = None,
+    metrics: Iterable[str] | None = None,
+    variant: str | Convention | None = None,
+    mean_prob: Any = None,
+    n_samples: int | None = None,
+    reasons: bool = False,
+) -> pd.DataFrame:
+    """Metrics of N cases; every value has the bits that `score_case` gives for that case alone.
+
+    Args:
+        raters: N×R×H×W (or N×R×D×H×W), or a list of N arrays, which may differ in size.
+        samples, probs, rater_probs, mean_prob: with the same leading case axis.
+        rater_valid: N×R, or R for all cases.
+        sample_weights, rater_weights: N×S, N×R, or one row for all cases.
+        valid: N×H×W, or H×W for all cases.
+        classes: as in `score_case`; the default list is taken over all cases given.
+        spacing: one for all cases, or N rows.
+        metrics, variant, n_samples, reasons: as in `score_case`; reasons make a column ``"reasons"``.
+
+    Returns:
+        One row per case, one column per metric id; cells of list-valued metrics are lists.
+
+    Raises:
+        UserError: as `score_case`, naming the case; lengths of the case axes that differ.
+    """
+    import pandas as pd
+
+    cases = len(raters)
+    spatial = np.ndim(raters[0]) - 1 if cases else 2
+    leading = {"samples": samples, "probs": probs, "rater_probs": rater_probs, "mean_prob": mean_prob}
+    rows = {name: _per_case(name, value, cases, None) for name, value in leading.items()}
+    rows |= {
+        "rater_valid": _per_case("rater_valid", rater_valid, cases, 1),
+        "sample_weights": _per_case("sample_weights", sample_weights, cases, 1),
+        "rater_weights": _per_case("rater_weights", rater_weights, cases, 1),
+        "valid": _per_case("valid", valid, cases, spatial),
+        "spacing": _per_case("spacing", spacing, cases, 1),
+    }
+    wanted = None if metrics is None else _names_once(metrics)
+    if classes is None:
+        classes = _classes_of_all(raters, rows["samples"], rows["probs"], cases)
+    out = []
+    for i in range(cases):
+        given = {name: None if values is None else values[i] for name, values in rows.items()}
+        try:
+            out.append(
+                score_case(
+                    raters[i],
+                    **given,
+                    classes=classes,
+                    metrics=wanted,
+                    variant=variant,
+                    n_samples=n_samples,
+                    reasons=reasons,
+                )
+            )
+        except UserError as error:
+            raise UserError(f"case {i}: {error}") from error
+    return pd.DataFrame(out)
+
+
+def _names_once(metrics: Iterable[str]) -> Any:
+    return metrics if isinstance(metrics, str) else list(metrics)
+
+
+def _per_case(name: str, value: Any, cases: int, one_case_dims: int | None) -> Sequence[Any] | None:
+    """`value` indexed by case; a value of `one_case_dims` axes is shared by all cases."""
+    if value is None:
+        return None
+    if one_case_dims is not None and np.ndim(value) == one_case_dims:
+        return [value] * cases
+    if len(value) != cases:
+        raise UserError(f"{name} has {len(value)} cases, raters has {cases}; give the same cases in both")
+    return value
+
+
+def _classes_of_all(
+    raters: Any, samples: Sequence[Any] | None, probs: Sequence[Any] | None, cases: int
+) -> tuple[int, ...] | None:
+    """The default class list over all cases: it must not differ between the cases of one table."""
+    lists = []
+    for i in range(cases):
+        y = label_array("raters", raters[i])
+        s = None if samples is None else label_array("samples", samples[i])
+        p = None if probs is None else array_of("probs", probs[i])
+        channels = p.shape[1] if p is not None and p.ndim > y.ndim else None
+        lists.append(evaluated_classes(y, s, None, channels))
+    longest = max(lists, key=len, default=(1,))
+    return None if len(longest) == 1 else longest
