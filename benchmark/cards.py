@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -26,7 +28,7 @@ def card(kind: str, name: str) -> dict[str, Any]:
     entry = registry(kind).entry(name)
     obj = registry(kind).get(name)
     head = {"name": entry.name, "kind": kind[:-1], "summary": entry.info.get("summary", ""), "origin": origin(entry)}
-    makers = {"methods": _method, "datasets": _dataset}
+    makers = {"methods": _method, "datasets": _dataset, "metrics": _metric}
     return {**head, **makers.get(kind, _other)(entry, obj)}
 
 
@@ -57,9 +59,15 @@ def _dataset(entry: Entry, cls: Any) -> dict[str, Any]:
     }
 
 
-def _other(entry: Entry, obj: Any) -> dict[str, Any]:
-    """A metric or executor: all of its metadata, and what its object says of itself."""
-    facts = {key: _plain(value) for key, value in entry.info.items() if key != "summary"}
+def _metric(entry: Entry, obj: Any) -> dict[str, Any]:
+    from ..metrics.registry import info_of
+
+    return _other(entry, obj, info_of(entry.name))
+
+
+def _other(entry: Entry, obj: Any, info: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All metadata, and what the object says of itself."""
+    facts = {key: _plain(value) for key, value in (info or entry.info).items() if key != "summary"}
     return {**facts, "description": _paragraph(obj)}
 
 
@@ -81,14 +89,9 @@ def type_text(hint: Any) -> str:
     """A type as a user would write its values: ``Annotated[int, Field(ge=1), "…"]`` is ``int ≥ 1``."""
     if get_origin(hint) is Annotated:
         base, *metadata = get_args(hint)
-        limits = [limit for m in metadata for limit in (getattr(m, "metadata", None) or [m])]
-        signs = [
-            f"{sign} {value:g}" if isinstance(value, float) else f"{sign} {value}"
-            for limit in limits
-            for key, sign in _SIGNS.items()
-            if (value := getattr(limit, key, None)) is not None and not callable(value)
-        ]
-        return " ".join([type_text(base), ", ".join(signs)]).strip()
+        limits = _limits(metadata)
+        first, *others = get_args(base) if limits and type(None) in get_args(base) else (base,)
+        return " | ".join([" ".join(filter(None, [type_text(first), limits])), *map(type_text, others)])
     if get_origin(hint) is Literal:
         return " | ".join(str(a) for a in get_args(hint))
     arguments = get_args(hint)
@@ -100,10 +103,20 @@ def type_text(hint: Any) -> str:
     return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
 
 
+def _limits(metadata: list[Any]) -> str:
+    """``≥ 0, < 1`` of pydantic or annotated-types constraints."""
+    single = [limit for m in metadata for limit in (getattr(m, "metadata", None) or [m])]
+    found = [(sign, getattr(limit, key, None)) for limit in single for key, sign in _SIGNS.items()]
+    return ", ".join(f"{sign} {value}" for sign, value in found if isinstance(value, (int, float)))
+
+
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else (
-        list(value) if isinstance(value, (tuple, set, frozenset)) else str(value)
-    )  # fmt: skip
+    """JSON form; JSON has no infinity, so it becomes text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return [_plain(v) for v in value]
+    return value if isinstance(value, (str, int, float, bool, dict, type(None))) else str(value)
 
 
 def _paragraph(obj: Any) -> str:

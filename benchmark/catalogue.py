@@ -5,13 +5,14 @@ Nothing here imports torch or numpy; the objects themselves are imported only by
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any
 
 from ..core.cache import cache_root
-from ..core.errors import unknown
+from ..core.errors import UserError
 from ..core.registry import Entry, Registry
 from .presets import preset_names, preset_summary
 
@@ -56,13 +57,15 @@ def find(name: str) -> list[tuple[str, str]]:
     if name in preset_names():
         found.append(("presets", name))
     if not found:
-        raise unknown("name", name, _all_names())
+        near = difflib.get_close_matches(name, list(_all_names()), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UserError(f"unknown name {name!r}: {hint}see them all with multirater list")
     return found
 
 
 def origin(entry: Entry) -> str:
     """``built-in``, or the package that brought the entry."""
-    return "built-in" if entry.origin.startswith("multirater.") else entry.origin
+    return "built-in" if entry.origin.partition(".")[0] == "multirater" else entry.origin
 
 
 def _all_names() -> Iterable[str]:
@@ -85,8 +88,20 @@ def _capabilities(kind: str, entry: Entry) -> str:
     if kind == "datasets":
         return f"identity: {info['identity'].replace('|', ', ')}" if info.get("identity") else "see info"
     if kind == "metrics":
-        return ", ".join(str(info[key]) for key in ("group", "direction", "range") if info.get(key))
+        return _metric(entry)
     return ""
+
+
+def _metric(entry: Entry) -> str:
+    from ..metrics.registry import info_of
+
+    info = info_of(entry.name)
+    low, high = info["range"]
+    better = {"lower": "↓ ", "higher": "↑ ", "none": ""}.get(
+        info["direction"], f"→ {info['direction'].removeprefix('target ')}, "
+    )
+    words = [f"{better}{low:g} … {high:g}", "depends on S" if info["depends_on_samples"] else ""]
+    return ", ".join(filter(None, [*words, f"per {info['values']}" if info["values"] != "scalar" else ""]))
 
 
 def _data_note(entry: Entry) -> str:

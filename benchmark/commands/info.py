@@ -37,7 +37,7 @@ def _print(one: dict[str, Any]) -> None:
     facts.add_column(overflow="fold")
     for key, value in one.items():
         if key not in ("name", "kind", "options", "deviations", "text") and value not in ("", None, [], ()):
-            facts.add_row(key.replace("_", " "), Text(", ".join(map(str, value)) if _many(value) else str(value)))
+            facts.add_row(key.replace("_", " "), Text(_shown(value)))
     console.print(facts)
     if one.get("options"):
         options = Table(title="options", title_justify="left", box=None, pad_edge=False)
@@ -59,5 +59,7 @@ def _print(one: dict[str, Any]) -> None:
     console.print()
 
 
-def _many(value: Any) -> bool:
-    return isinstance(value, (list, tuple))
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
