@@ -227,16 +227,17 @@ class _Lesion:
         )
 
     def add_wall(self, image: np.ndarray, rng: np.random.Generator, field: Consensus) -> None:
-        """Chest wall beyond an arc of radius 180 pixels; it keeps 2 mm away from the nodule."""
+        """Chest wall beyond an arc of radius 180 pixels, at least 2 mm away from the nodule."""
         if not self.wall:
             return
         y, x = _grid()
         radius = 180.0
         away = radius - self.wall_edge
         beyond = np.hypot(y + away * np.sin(self.wall_angle), x + away * np.cos(self.wall_angle)) - radius
-        # The union of the readers, not their mean, keeps clear: a wall over somebody's outline would contradict it.
-        weight = ndtr(beyond / 0.7) * (field.nearest <= -2)
-        image += weight * (WALL + _random_field(rng, _gaussians((2.0, 15))) - image)
+        # The wall is moved back until it leaves 2 mm to every reader's outline; cutting it out around the outline
+        # instead would print a reader's contour into the image.
+        beyond = beyond - max(0.0, float(beyond[field.nearest > -2].max()) + 2)
+        image += ndtr(beyond / 0.7) * (WALL + _random_field(rng, _gaussians((2.0, 15))) - image)
 
     def attenuation(self, signed: np.ndarray) -> np.ndarray:
         """HU of pure nodule without texture: solid, ground glass, or a solid core in a ground-glass rim; inclusions."""
