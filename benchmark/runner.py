@@ -96,12 +96,29 @@ def plan(
             report.skipped.append((name, str(refusal)))
             continue
         for fold in folds:
+            _check_split(data, fold, config["train"]["select"])
             # One cell per preset: presets differ in the number of samples and scored cases.
             human = {"method": {"name": HUMAN, "version": 1, "options": {}}, "train": {"preset": preset}}
             report.cells.append(_cell(results, data, {**config, **human}, fold, 0))
             report.cells += [_cell(results, data, config, fold, seed) for seed in seeds]
     report.cells = list(dict.fromkeys(report.cells))
     return report
+
+
+def _check_split(data: Any, fold: int, select: str) -> None:
+    """Refuse a fold that could not be trained, selected or scored before anything is spent on it.
+
+    Raises:
+        UserError: which part is empty and what to do.
+    """
+    split = data.split(fold)
+    needed = {"training": split.train, "test": split.test} | ({"validation": split.val} if select == "best" else {})
+    for part, cases in needed.items():
+        if not len(cases):
+            advice = "--set train.select=last" if part == "validation" else "another --fold or more patients"
+            raise UserError(
+                f"fold {fold} of {data.name!r} (split {split.name}, {len(data)} cases) has no {part} cases; use {advice}"
+            )
 
 
 def _cell(results: Path, data: Any, config: dict[str, Any], fold: int, seed: int) -> Cell:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core.errors import UserError
 from ..core.seeding import numpy_generator, seed_for, torch_generator
 from ..datasets.base import Dataset
 from ..methods.base import Method, output_of_stage
@@ -69,15 +68,6 @@ class Trainer:
         self.split = dataset.split(spec["fold"])
         self.history = History()
         self.axes = {"dataset": dataset.name, "fold": spec["fold"], "seed": spec["seed"]}
-        if len(self.split.train) == 0:
-            raise UserError(
-                f"no training cases in fold {spec['fold']} of {dataset.name!r}; use another split or more data"
-            )
-        if self.config["select"] == "best" and len(self.split.val) == 0:
-            raise UserError(
-                f"train.select=best needs validation patients, but fold {spec['fold']} of {dataset.name!r} has none; "
-                f"use --set train.select=last"
-            )
 
     def run_stage(self, budget: dict[str, Any]) -> StageRecord:
         """Train one stage; the method holds the selected checkpoint afterwards.
