@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .bootstrap import percentile_intervals
 from .collect import DamagedCell, StoredCell
 from .columns import base_metric
-from .directions import undefined_by, worst_value
+from .directions import APPLIES_NOT, BY_DATA, BY_METHOD, undefined_by, worst_value
 from .groups import Group, Row
 
 SERIES = ("output", "metric", "variant", "n_samples")
@@ -53,7 +53,7 @@ class _CellValues:
     patients: list[str]
     keys: list[Key]
     values: NDArray[np.float64]
-    undefined: NDArray[np.uint8]  # 0 defined or absent, 1 by the data, 2 by the method
+    undefined: NDArray[np.uint8]  # `directions.BY_DATA`, `BY_METHOD`; 0 where defined or absent
     present: NDArray[np.bool_]
 
 
@@ -69,7 +69,8 @@ def score_group(group: Group) -> pd.DataFrame:
     A cell whose metrics were changed after they were recorded is moved to its row's missing cells.
     """
     loaded = [_load(row) for row in group.rows]
-    dropped = _undefined_by_data(loaded)
+    # The human rows leave one reader out, which a case with one reader does not allow; methods can be scored there.
+    dropped = _undefined_by_data([cells for row, cells in zip(group.rows, loaded, strict=True) if not row.human])
     frames = [
         _score_row(i, row, cells, dropped)
         for i, (row, cells) in enumerate(zip(group.rows, loaded, strict=True))
@@ -111,8 +112,8 @@ def _cell_values(cell: StoredCell) -> _CellValues:
     code = np.array([undefined_by(str(r)) for r in reasons], dtype=np.uint8)
     by = code[frame["reason"].cat.codes.to_numpy()] if len(code) else np.zeros(len(frame), dtype=np.uint8)
     values[case_codes, series] = number
-    undefined[case_codes, series] = np.where(np.isnan(number), by, 0)
-    present[case_codes, series] = ~np.isnan(number) | (by > 0)
+    undefined[case_codes, series] = np.where(np.isnan(number), by, APPLIES_NOT)
+    present[case_codes, series] = ~np.isnan(number) | (by != APPLIES_NOT)
     keys, columns = _series_keys(heads)
     return _merged_labels(_CellValues(list(case_names), list(patients), keys, values, undefined, present), columns)
 
@@ -160,13 +161,15 @@ def _merged_labels(cell: _CellValues, labels: list[str]) -> _CellValues:
 
 
 def _undefined_by_data(loaded: list[list[_CellValues]]) -> dict[tuple[str, str], set[str]]:
-    """(metric, variant) to the cases that the data leave undefined, over all rows of a table."""
+    """(metric, variant) to the cases that the data leave undefined, over all these rows."""
     dropped: dict[tuple[str, str], set[str]] = defaultdict(set)
     for cells in loaded:
         for cell in cells:
-            for column in np.flatnonzero((cell.undefined == 1).any(0)):
+            for column in np.flatnonzero((cell.undefined == BY_DATA).any(0)):
                 _, metric, variant, _ = cell.keys[column]
-                dropped[metric, variant].update(cell.cases[i] for i in np.flatnonzero(cell.undefined[:, column] == 1))
+                dropped[metric, variant].update(
+                    cell.cases[i] for i in np.flatnonzero(cell.undefined[:, column] == BY_DATA)
+                )
     return dropped
 
 
@@ -196,7 +199,10 @@ def _score_row(
             if int(stored.spec["seed"]) != seed:
                 continue
             at = np.ix_([position[c] for c in cell.cases], [column[k] for k in cell.keys])
-            lost = (cell.undefined == 2) & ~without[at]
+            without[at] |= cell.undefined == BY_DATA
+            # A metric that an output leaves undefined in every case does not apply to it (one sample has no pair).
+            applies = ~np.isnan(cell.values).all(0) & ~np.isnan(worst[at[1][0]])
+            lost = (cell.undefined == BY_METHOD) & ~without[at] & applies
             replaced[at[1][0]] += lost.sum(0)
             value = np.where(lost, worst[at[1][0]], cell.values)
             use = cell.present & ~np.isnan(value) & ~without[at]

@@ -31,7 +31,6 @@ class Column:
         metric: metric id.
         label: heading without the arrow.
         note: footnote.
-        at_s: comparable at equal S only.
         interval: show the 95 % interval in Markdown.
         digits: decimals.
     """
@@ -39,24 +38,20 @@ class Column:
     metric: str
     label: str
     note: str
-    at_s: bool = False
     interval: bool = False
     digits: int = 3
 
 
 SAMPLE_COLUMNS = (
-    Column("ged", "GED", "squared generalised energy distance, 1 − IoU, diagonal included", at_s=True, interval=True),
+    Column("ged", "GED", "squared generalised energy distance, 1 − IoU, diagonal included", interval=True),
     Column("ged.debiased", "GED deb.", "GED with the samples' diagonal left out: expectation independent of S"),
-    Column("hm_iou", "HM-IoU", "Hungarian-matched IoU of both whole sets", at_s=True, interval=True),
+    Column("hm_iou", "HM-IoU", "Hungarian-matched IoU of both whole sets", interval=True),
     Column(
         "diversity_samples",
         "Div.",
         "mean distance (1 − IoU) between the samples; the readers' own is the target",
-        at_s=True,
     ),
-    Column(
-        "diversity_gap", "Div. gap", "diversity of the samples minus that of the readers; 0 is the target", at_s=True
-    ),
+    Column("diversity_gap", "Div. gap", "diversity of the samples minus that of the readers; 0 is the target"),
     Column(
         "dice_soft",
         "Dice soft",
@@ -64,12 +59,12 @@ SAMPLE_COLUMNS = (
         interval=True,
     ),
     Column("dice_majority", "Dice maj.", "mean map > 0.5 against the strict majority"),
-    Column("dice_max_rater_to_sample", "Dice max", "best sample for each reader (dice_max_rater_to_sample)", at_s=True),
-    Column("dice_match", "Dice match", "best one-to-one choice of a sample for each reader", at_s=True),
+    Column("dice_max_rater_to_sample", "Dice max", "best sample for each reader (dice_max_rater_to_sample)"),
+    Column("dice_match", "Dice match", "best one-to-one choice of a sample for each reader"),
     Column("ncc", "NCC", "correlation of the uncertainty map with the readers' cross-entropy maps"),
     Column("ece", "ECE", "calibration error of the mean map against the vote share, box around the readers' masks"),
     Column("brier", "Brier", "mean squared error of the mean map against the vote share, same box", digits=4),
-    Column("empty_share_samples", "Empty", "share of empty samples", at_s=True),
+    Column("empty_share_samples", "Empty", "share of empty samples"),
 )
 RATER_MEAN = Column("dice_rater", "Dice mean", "mean over the readers of a case, then over cases", interval=True)
 RATER_OVER = Column(
@@ -91,5 +86,5 @@ def rater_column(rater: str) -> Column:
 
 
 def base_metric(metric: str) -> str:
-    """The registered id behind a table's metric: without rater, label or region."""
-    return metric.partition("[")[0].partition("{")[0]
+    """The registered id behind a table's metric: without rater or class."""
+    return metric.removesuffix(".over_raters").partition("[")[0].partition("{")[0]

@@ -1,59 +1,67 @@
-"""Direction and worst value of a metric, and who leaves a value undefined."""
+"""Direction, track and worst value of a metric (from its registration), and who leaves a value undefined."""
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
-Direction = Literal["higher", "lower", "zero", "none"]
-_LOWER = ("ged", "ece", "brier", "nll", "mode_tv", "empty_gap", "hd95", "assd")
-_ZERO = ("diversity_gap",)
-_NONE = ("diversity_samples", "diversity_raters", "empty_share_samples", "empty_share_raters")
+from ..metrics.registry import METRICS, info_of
+
+APPLIES_NOT, BY_DATA, BY_METHOD = 0, 1, 2
+
+# Metrics give their reasons in words. What a prediction can change is the method's; what the readers alone decide, the
+# data's.
+_METHODS = re.compile(r"\b(samples?|maps?|predict\w*|outputs?)\b")
+_DATAS = re.compile(r"\b(raters?|readers?|pixels?|this case)\b")
 
 
-def direction(metric: str) -> Direction:
-    head = metric.partition("@")[0]
-    if head in _ZERO:
-        return "zero"
-    if head in _NONE:
-        return "none"
-    return "lower" if head.partition(".")[0] in _LOWER else "higher"
+@lru_cache(maxsize=1024)
+def _info(metric: str) -> Mapping[str, Any]:
+    """Metadata; a metric of a package that is not installed here has none and is shown without direction."""
+    name = f"{metric}.each" if metric not in METRICS and f"{metric}.each" in METRICS else metric
+    return info_of(name) if name in METRICS else {}
+
+
+def direction(metric: str) -> str:
+    """``higher``, ``lower``, ``target 0`` or ``none``."""
+    return str(_info(metric).get("direction", "none"))
+
+
+def depends_on_samples(metric: str) -> bool:
+    """Whether its expectation changes with S, so that values at different S must not be compared."""
+    return bool(_info(metric).get("depends_on_samples", False))
 
 
 def worst_value(metric: str) -> float:
-    """The value that stands in where a method leaves a metric undefined (metrics.md 12)."""
-    head = metric.partition(".")[0]
-    if head == "ged":
-        return 2.0
-    if head == "ncc":
-        return -1.0
-    return 1.0 if direction(metric) == "lower" else 0.0
-
-
-def undefined_by(reason: str) -> int:
-    """0: does not apply to the output (not claimed); 1: the data leave it undefined; 2: the method does."""
-    head = reason.partition(":")[0].strip()
-    if not head or head in ("n/a", "not claimed", "not applicable"):
-        return 0
-    return 1 if head == "data" else 2
+    """The value that stands in where a method leaves a metric undefined (metrics.md 12); NaN if there is none."""
+    worst = _info(metric).get("worst")
+    return math.nan if worst is None else float(worst)
 
 
 def track(metric: str) -> str:
-    """``diversified`` (a set of samples), ``personalised`` (a map per reader) or ``mean`` (the mean map)."""
-    head = metric.partition("@")[0].partition(".")[0]
-    if head in ("dice_rater", "iou_rater", "rater_identification") or metric.endswith(".rater"):
-        return "personalised"
-    if head in (
-        "dice_soft",
-        "iou_soft",
-        "qubiq",
-        "dice_majority",
-        "dice_continuous",
-        "ncc",
-        "ece",
-        "ace",
-        "mce",
-        "brier",
-        "nll",
-    ):
-        return "mean"
-    return "diversified"
+    """What a metric judges: ``diversified`` (a set of samples), ``personalised`` (a map per reader), ``mean`` or
+    ``data``."""
+    needs = [set(group.split("|")) for group in _info(metric).get("needs", ())]
+    for given, name in (("rater_probs", "personalised"), ("mean_prob", "mean"), ("samples", "diversified")):
+        if any(given in group for group in needs):
+            return name
+    return "data"
+
+
+def undefined_by(reason: str) -> int:
+    """Who left a value undefined: `APPLIES_NOT`, `BY_DATA` or `BY_METHOD`.
+
+    A reason may say so itself (``n/a``, ``data: …``, ``method: …``); one that cannot be placed is the method's, which
+    costs the method and not the comparison.
+    """
+    head = reason.partition(":")[0].strip()
+    if head in ("", "n/a", "not claimed"):
+        return APPLIES_NOT
+    if head in ("data", "method"):
+        return BY_DATA if head == "data" else BY_METHOD
+    if _METHODS.search(reason):
+        return BY_METHOD
+    return BY_DATA if _DATAS.search(reason) else BY_METHOD

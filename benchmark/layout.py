@@ -17,12 +17,12 @@ from .columns import (
     base_metric,
     rater_column,
 )
-from .directions import direction
+from .directions import depends_on_samples, direction
 from .sheet import Kind, Line, Score, Sheet
 
 NOT_CLAIMED = "n/a"
 COMMON_MASK, REPLACED, FEWER = "†", "‡", "§"
-ARROWS = {"higher": " ↑", "lower": " ↓", "zero": " → 0", "none": ""}
+ARROWS = {"higher": " ↑", "lower": " ↓", "target 0": " → 0", "none": ""}
 IDENTITY_NOTES = {
     "by_area": "slots ordered by area, one order per nodule or case (by volume): slot 1 drew least, it is not a person",
     "by_area_slice": "slots ordered by area in every slice: slot 1 drew least there, it is not a person",
@@ -57,12 +57,18 @@ def number(sheet: Sheet, line: Line, column: Column, interval: bool = False, spr
     if score is None or math.isnan(score.value):
         return NOT_CLAIMED
     marks = (COMMON_MASK if score.fallback else "") + (REPLACED if score.n_replaced else "")
-    text = f"{score.value:.{column.digits}f}{marks}"
+    digits = column.digits
+    text = fixed(score.value, digits) + marks
     if interval and score.has_interval:
-        text += f" [{score.ci_low:.{column.digits}f}, {score.ci_high:.{column.digits}f}]"
+        text += f" [{fixed(score.ci_low, digits)}, {fixed(score.ci_high, digits)}]"
     if spread and not math.isnan(score.sd_seeds):
-        text += f" ±{score.sd_seeds:.{column.digits}f}"
+        text += f" ±{fixed(score.sd_seeds, digits)}"
     return text
+
+
+def fixed(value: float, digits: int) -> str:
+    """A number with a fixed number of decimals; rounding never leaves a minus before zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def duration(seconds: float | None) -> str:
@@ -260,7 +266,7 @@ def mark_notes(sheet: Sheet, columns: Sequence[Column], spread: bool = True) -> 
         notes.append(f"{FEWER} some cells of this row have no result; the mean is over fewer cases or runs")
     if spread and any(not math.isnan(s.sd_seeds) for s in found):
         notes.append("±: standard deviation over seeds of the mean; case values are averaged over seeds first")
-    if any(c.at_s for c in columns) and sheet.table_samples:
+    if any(depends_on_samples(base_metric(c.metric)) for c in columns) and sheet.table_samples:
         notes.append(
             f"bold: best of the methods' own outputs; sample metrics are compared at S = {sheet.table_samples} only"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -18,13 +17,10 @@ def finish(report: Report, figures: bool = True, as_json: bool = False) -> int:
     done = [cell for cell in report.cells if cell.state() is State.DONE]
     scored = [cell for cell in done if cell.spec["method"]["name"] != HUMAN]
     if scored:
-        from rich.console import Console
-
         from .leaderboard import write_leaderboard
         from .tables import print_results
 
-        console = Console(file=sys.stdout)
-        print_results(report.results, cells=[c.folder for c in done], console=console, as_json=as_json)
+        print_results(report.results, cells=[c.folder for c in done], as_json=as_json)
         written = [write_leaderboard(report.results)]
         if figures:
             from .figures import draw_figures

@@ -10,7 +10,7 @@ import pandas as pd
 
 from .aggregate import score_group
 from .columns import HUMAN_OUTPUTS, REAL_ORDER, TRIVIAL, Column, base_metric
-from .directions import direction
+from .directions import depends_on_samples, direction
 from .groups import Group, Row
 
 Kind = Literal["human", "method", "trivial"]
@@ -70,7 +70,7 @@ class Sheet:
         self.lines = self._ordered()
 
     def _ordered(self) -> list[Line]:
-        order = (*HUMAN_OUTPUTS, *REAL_ORDER)
+        order = (*HUMAN_OUTPUTS, *REAL_ORDER, *TRIVIAL)
         lines = []
         for index, row in enumerate(self.group.rows):
             outputs = sorted({output for r, output, _ in self._found if r == index})
@@ -134,14 +134,15 @@ class Sheet:
         Metrics that depend on the number of samples are compared at the table's S only.
         """
         way = direction(base_metric(column.metric))
+        at_s = depends_on_samples(base_metric(column.metric))
         candidates: dict[Line, float] = {}
         for line in self.lines:
             score = self.score(line, column.metric)
             if line.kind != "method" or score is None or math.isnan(score.value) or self.row(line).missing_folds:
                 continue
-            if column.at_s and self.samples(line) != self.table_samples:
+            if at_s and self.samples(line) != self.table_samples:
                 continue
-            sign = {"higher": -score.value, "lower": score.value, "zero": abs(score.value)}.get(way)
+            sign = {"higher": -score.value, "lower": score.value, "target 0": abs(score.value)}.get(way)
             if sign is not None:
                 candidates[line] = round(sign, column.digits)
         if len(candidates) < 2:

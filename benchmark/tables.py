@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
+_LOG_WIDTH = 150
 _STYLES = {"human": "italic cyan", "method": "", "trivial": "dim"}
 
 
@@ -41,7 +43,7 @@ def print_results(
     Args:
         results: a results folder.
         cells: cell folders to show; None: all.
-        console: where to print; None: standard output.
+        console: where to print; None: standard output, 150 columns wide where that is a file or a pipe.
         as_json: print JSON instead of tables.
 
     Returns:
@@ -50,9 +52,7 @@ def print_results(
     Raises:
         UserError: not a results folder, or no cell in it.
     """
-    from rich.console import Console
-
-    console = console or Console()
+    console = console or default_console()
     sheets = sheets_of(Path(results), None if cells is None else [Path(c) for c in cells])
     records = as_records(sheets)
     if as_json:
@@ -61,6 +61,16 @@ def print_results(
         for sheet in sheets:
             print_sheet(sheet, console)
     return records
+
+
+def default_console() -> Console:
+    """Standard output; a log has no width, so that tables need not be cut there."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _LOG_WIDTH
+    return console
 
 
 def print_sheet(sheet: Sheet, console: Console) -> None:
@@ -123,11 +133,13 @@ def _split(table: Table, blocks: list[int], width: int) -> list[Table]:
                 used = 0
             parts[-1] += piece
             used += size
-    chosen = [[*range(_LEAD), *part] for part in parts]
-    return [
-        Table("", [table.heads[i] for i in part], [(kind, [es[i] for i in part]) for kind, es in table.lines])
-        for part in chosen
-    ]
+    found = []
+    for part in parts:
+        chosen = [*range(_LEAD), *part]
+        # A part that holds nothing but the cost has nothing to say of most lines.
+        lines = [(kind, [es[i] for i in chosen]) for kind, es in table.lines if any(es[i].text for i in part)]
+        found.append(Table("", [table.heads[i] for i in chosen], lines))
+    return found
 
 
 def _wrapped(head: str) -> str:

@@ -25,11 +25,9 @@ def command(results: Path, form: str | None, as_json: bool) -> int:
     elif form:
         click.echo(render(sheets, form), nl=False)
     else:
-        from rich.console import Console
+        from ..tables import default_console, print_sheet
 
-        from ..tables import print_sheet
-
-        console = Console()
+        console = default_console()
         for sheet in sheets:
             print_sheet(sheet, console)
         console.print()

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-
 from multirater.benchmark.cell import schema
 from multirater.core.files import write_json, write_text
 from multirater.core.hashing import digest, file_digest
@@ -22,7 +21,7 @@ Value = float | tuple[float, str]
 class Fabricator:
     """Writes cells into a results folder.
 
-    Case i of n is ``c<i>`` of patient ``p<i // cases_per_patient>``; folds shift the numbers, so that cases are disjoint.
+    Case i is ``c<i>`` of patient ``p<i // cases_per_patient>``; folds shift the numbers, so that cases are apart.
     """
 
     def __init__(self, results: Path) -> None:
@@ -61,7 +60,7 @@ class Fabricator:
             "dataset": {
                 "name": dataset,
                 "version": 1,
-                "options": {"set": "mid", "identity": "by_area", **(data_options or {})},
+                "options": dict({"set": "mid", "identity": "by_area"} if data_options is None else data_options),
                 "fingerprint": fingerprint,
                 "split": "fixed",
                 "split_hash": f"split-{fold}",

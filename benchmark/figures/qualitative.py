@@ -1,0 +1,303 @@
+"""Examples: one row per case with the image, every reader, samples, the maps per reader, mean and entropy.
+
+The cases are not picked by eye. They are the scored cases at fixed percentiles of the readers' diversity, which depends
+on the data alone, so every method of a table is shown on the same cases; samples are the first of the stored set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..collect import StoredCell
+from ..groups import Group, Row
+from .distances import dice, rater_diversity
+from .source import LeftOut, Scored, scored
+from .style import BLACK, GREY, VERMILLION, YELLOW, rater_colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PERCENTILES = (10, 30, 50, 70, 90)
+SAMPLES_SHOWN = 5
+_PANEL = 0.72  # inches
+_MARGIN = 6  # pixels around everything that is drawn
+_LEAST = 32  # pixels of a crop
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring columns under one heading."""
+
+    heading: str
+    columns: tuple[str, ...]
+    kind: str
+
+
+def chosen_cases(diversity: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Cases at `PERCENTILES` of the readers' diversity: (percentile, position), without repetition.
+
+    Args:
+        diversity: N values in the order of the case ids, which decides between equal ones; NaN is never chosen.
+    """
+    order = np.argsort(diversity, kind="stable")
+    order = order[~np.isnan(diversity[order])]
+    chosen: dict[int, int] = {}
+    for percentile in PERCENTILES:
+        if len(order):
+            chosen.setdefault(int(order[int(percentile / 100 * (len(order) - 1) + 0.5)]), percentile)
+    return [(percentile, position) for position, percentile in chosen.items()]
+
+
+def crop_box(masks: Sequence[NDArray[np.bool_]], shape: tuple[int, int]) -> tuple[slice, slice]:
+    """The square around everything that is drawn, so that no prediction is cut away; at least 32 pixels."""
+    union = np.zeros(shape, dtype=bool)
+    for mask in masks:
+        union |= mask.reshape(-1, *shape).any(0)
+    if not union.any():
+        return slice(0, shape[0]), slice(0, shape[1])
+    spans = [np.flatnonzero(union.any(1 - axis)) for axis in (0, 1)]
+    side = max(_LEAST, *(int(s[-1] - s[0]) + 1 + 2 * _MARGIN for s in spans))
+    box = []
+    for span, length in zip(spans, shape, strict=True):
+        size = min(side, length)
+        start = int(np.clip((span[0] + span[-1] + 1) // 2 - size // 2, 0, length - size))
+        box.append(slice(start, start + size))
+    return box[0], box[1]
+
+
+def draw(group: Group, row: Row) -> tuple[Figure, pd.DataFrame]:
+    """The grid of one row, from its first fold and seed.
+
+    Raises:
+        LeftOut: no finished cell, no stored predictions, or data that cannot be opened.
+    """
+    if not row.cells:
+        raise LeftOut("no finished cell")
+    cell = min(row.cells, key=lambda c: (c.spec["fold"], c.spec["seed"]))
+    found = scored(cell)
+    diversity = rater_diversity(found.masks, found.valid)
+    cases = chosen_cases(diversity)
+    if not cases:
+        raise LeftOut("no scored case has a reader")
+    blocks = _blocks(group, found)
+    figure, axes = _grid(blocks, len(cases))
+    records = []
+    for y, (percentile, i) in enumerate(cases):
+        records.append(_case(axes[y], blocks, found, i, percentile, float(diversity[i]), group))
+    _headings(figure, axes[0], blocks, group)
+    _colour_bars(figure, axes[-1], blocks)
+    _captions(figure, axes, group, row, cell, found)
+    table = pd.DataFrame(records)
+    return figure, table.assign(cell=cell.name)
+
+
+def _blocks(group: Group, found: Scored) -> list[Block]:
+    stored = found.stored
+    readers = tuple(group.rater_ids)
+    blocks = [Block("", ("image",), "image"), Block("Readers", readers, "reader")]
+    if stored.samples is not None:
+        count = stored.samples.shape[1]
+        shown = min(SAMPLES_SHOWN, count)
+        heading = f"First {shown} of {count} samples" if shown < count else "Samples"
+        blocks.append(Block(heading, tuple(str(k + 1) for k in range(shown)), "sample"))
+    if stored.raters is not None:
+        blocks.append(Block("Output for each reader (Dice)", readers, "personal"))
+    return [*blocks, Block("", ("mean",), "mean"), Block("", ("entropy",), "entropy")]
+
+
+def _grid(blocks: list[Block], rows: int) -> tuple[Figure, NDArray[np.object_]]:
+    """Square panels of one size, a wider gap between blocks."""
+    import matplotlib.pyplot as plt
+
+    gap, wide, left, top, bottom = 0.035, 0.12, 0.62, 0.46, 0.42
+    xs, x = [], left
+    for block in blocks:
+        for _ in block.columns:
+            xs.append(x)
+            x += _PANEL + gap
+        x += wide - gap
+    width, height = x - wide + 0.04, top + rows * (_PANEL + gap) - gap + bottom
+    figure = plt.figure(figsize=(width, height))
+    axes = np.empty((rows, len(xs)), dtype=object)
+    for y in range(rows):
+        for column, start in enumerate(xs):
+            low = height - top - (y + 1) * (_PANEL + gap) + gap
+            ax = figure.add_axes((start / width, low / height, _PANEL / width, _PANEL / height))
+            ax.set_xticks([])
+            ax.set_yticks([])
+            ax.grid(False)
+            for spine in ax.spines.values():
+                spine.set_visible(False)
+            axes[y, column] = ax
+    return figure, axes
+
+
+def _case(
+    axes: NDArray[np.object_],
+    blocks: list[Block],
+    found: Scored,
+    i: int,
+    percentile: int,
+    diversity: float,
+    group: Group,
+) -> dict[str, Any]:
+    stored = found.stored
+    masks, valid, mean = found.masks[i], found.valid[i], stored.mean[i]
+    drawn: list[NDArray[np.bool_]] = [masks[valid], (mean > 0.5)[None]]
+    if stored.samples is not None:
+        drawn.append(stored.samples[i, :SAMPLES_SHOWN])
+    if stored.raters is not None:
+        drawn.append(stored.raters[i] > 0.5)
+    shape = (int(mean.shape[0]), int(mean.shape[1]))
+    box = crop_box([m.astype(bool) for m in drawn], shape)
+    picture = _picture(found.image(i))[box]
+    record: dict[str, Any] = {
+        "case_id": found.case_ids[i],
+        "patient_id": found.patient_ids[i],
+        "percentile": percentile,
+        "diversity_raters": diversity,
+        "crop": f"{box[0].start}:{box[0].stop},{box[1].start}:{box[1].stop}",
+        "mean_area": float(mean.sum()),
+        "entropy_mean_bits": float(_entropy(mean).mean()),
+    }
+    column = 0
+    for block in blocks:
+        for k, name in enumerate(block.columns):
+            ax = axes[column]
+            column += 1
+            if block.kind == "mean":
+                ax.imshow(mean[box], cmap="viridis", vmin=0, vmax=1)
+                continue
+            if block.kind == "entropy":
+                ax.imshow(_entropy(mean)[box], cmap="magma", vmin=0, vmax=1)
+                continue
+            ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
+            if block.kind == "reader":
+                _reader(ax, masks[k], bool(valid[k]), box, rater_colour(k))
+                record[f"area_reader_{name}"] = int(masks[k].sum()) if valid[k] else None
+            elif block.kind == "sample":
+                assert stored.samples is not None
+                _outline(ax, stored.samples[i, k].astype(np.float32)[box], YELLOW)
+                record[f"area_sample_{name}"] = int(stored.samples[i, k].sum())
+            elif block.kind == "personal":
+                assert stored.raters is not None
+                _outline(ax, stored.raters[i, k][box], rater_colour(k))
+                if valid[k]:
+                    score = dice(stored.raters[i, k] > 0.5, masks[k])
+                    _say(ax, f"{score:.2f}".removeprefix("0"), "white", corner=True)
+                    record[f"dice_reader_{name}"] = score
+    label = f"{_short(found.case_ids[i])}\n{percentile} %  $v_R$ {diversity:.2f}"
+    axes[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=6, labelpad=4)
+    return record
+
+
+def _short(name: str) -> str:
+    """A long case id in lines of about 12 letters, cut where its parts end."""
+    lines, line = [], ""
+    for part in name.replace("_", "_\0").replace("-", "-\0").replace("/", "/\0").split("\0"):
+        if line and len(line) + len(part) > 12:
+            lines.append(line)
+            line = ""
+        line += part
+    return "\n".join([*lines, line])
+
+
+def _picture(image: NDArray[np.float32]) -> NDArray[np.float64]:
+    """H×W grey or H×W×3 colour in [0, 1]; the darkest and brightest half per cent are clipped."""
+    shown = image[:3].transpose(1, 2, 0) if len(image) == 3 else image[0]
+    low, high = np.percentile(shown, [0.5, 99.5])
+    return np.clip((shown.astype(np.float64) - low) / max(float(high - low), 1e-12), 0, 1)
+
+
+def _entropy(mean: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Entropy of the mean map in bits, 0 to 1."""
+    p = np.clip(mean.astype(np.float64), 1e-12, 1 - 1e-12)
+    return -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+
+
+def _reader(ax: Axes, mask: NDArray[np.bool_], valid: bool, box: tuple[slice, slice], colour: str) -> None:
+    if valid:
+        _outline(ax, mask.astype(np.float32)[box], colour)
+    else:
+        _say(ax, "not seen", colour)
+
+
+def _outline(ax: Axes, values: NDArray[np.float32], colour: str) -> None:
+    """The 0.5 contour over a faint fill; a dark line below it keeps it visible on bright tissue."""
+    inside = values > 0.5
+    if not inside.any():
+        _say(ax, "empty", colour)
+        return
+    # A frame of background closes outlines at the border of the crop.
+    padded = np.pad(values, 1)
+    grid = np.arange(-1, values.shape[1] + 1), np.arange(-1, values.shape[0] + 1)
+    ax.contourf(*grid, padded, levels=[0.5, 2.0], colors=[colour], alpha=0.16)
+    ax.contour(*grid, padded, levels=[0.5], colors=[BLACK], linewidths=1.7, alpha=0.55)
+    ax.contour(*grid, padded, levels=[0.5], colors=[colour], linewidths=0.9)
+    ax.set_xlim(-0.5, values.shape[1] - 0.5)
+    ax.set_ylim(values.shape[0] - 0.5, -0.5)
+
+
+def _say(ax: Axes, text: str, colour: str, corner: bool = False) -> None:
+    """Words in the middle or the lower right corner of a panel, legible on any tissue."""
+    from matplotlib.patheffects import withStroke
+
+    x, y, ha, va = (0.97, 0.03, "right", "bottom") if corner else (0.5, 0.5, "center", "center")
+    halo = [withStroke(linewidth=1.3, foreground="black")]
+    ax.text(x, y, text, transform=ax.transAxes, ha=ha, va=va, fontsize=6, color=colour, path_effects=halo)
+
+
+def _headings(figure: Figure, axes: NDArray[np.object_], blocks: list[Block], group: Group) -> None:
+    """Column names, and over each block its heading with a rule from end to end."""
+    from matplotlib.lines import Line2D
+
+    height = figure.get_figheight()
+    column = 0
+    for block in blocks:
+        first, last = axes[column], axes[column + len(block.columns) - 1]
+        for k, name in enumerate(block.columns):
+            title = {"image": "image", "mean": "mean", "entropy": "entropy"}.get(block.kind, name)
+            axes[column + k].set_title(title, loc="center", pad=2.5, fontsize=7)
+        if block.heading:
+            left, right = first.get_position().x0, last.get_position().x1
+            y = first.get_position().y1 + 0.175 / height
+            figure.add_artist(Line2D([left, right], [y, y], color=GREY, linewidth=0.6, transform=figure.transFigure))
+            figure.text((left + right) / 2, y + 0.025 / height, block.heading, ha="center", va="bottom", fontsize=7.5)
+        column += len(block.columns)
+
+
+def _colour_bars(figure: Figure, axes: NDArray[np.object_], blocks: list[Block]) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    height = figure.get_figheight()
+    for ax, name, label in ((axes[-2], "viridis", "probability"), (axes[-1], "magma", "bits")):
+        box = ax.get_position()
+        place = figure.add_axes((box.x0, box.y0 - 0.12 / height, box.width, 0.055 / height))
+        bar = figure.colorbar(ScalarMappable(Normalize(0, 1), name), cax=place, orientation="horizontal", ticks=[0, 1])
+        bar.outline.set_linewidth(0.4)
+        place.tick_params(labelsize=6, length=1.5, pad=1)
+        place.set_xlabel(label, fontsize=6, labelpad=-5)
+
+
+def _captions(
+    figure: Figure, axes: NDArray[np.object_], group: Group, row: Row, cell: StoredCell, found: Scored
+) -> None:
+    left = axes[0, 0].get_position().x0
+    below = axes[-1, 0].get_position().y0
+    height = figure.get_figheight()
+    rule = ", ".join(map(str, PERCENTILES))
+    text = (
+        f"{row.name} on {group.title}, fold {cell.spec['fold']}, seed {cell.spec['seed']}. "
+        f"Cases at the {rule} % points of the readers' diversity $v_R$ over {len(found.case_ids)} scored cases."
+    )
+    figure.text(left, below - 0.08 / height, text, ha="left", va="top", fontsize=6.5)
+    if group.notice:
+        figure.text(left, below - 0.21 / height, group.notice, ha="left", va="top", fontsize=6.5, color=VERMILLION)

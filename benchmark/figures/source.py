@@ -1,0 +1,134 @@
+"""Images, readers' masks and stored predictions of the scored cases of a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import UserError
+from ...core.hashing import digest
+from ..collect import StoredCell
+
+if TYPE_CHECKING:
+    from ...datasets.base import Dataset
+    from ..predictions import StoredPredictions
+
+
+class LeftOut(Exception):
+    """A figure that cannot or need not be drawn; the message is the reason, shown in the index."""
+
+
+@dataclass
+class Scored:
+    """The scored cases of one cell, in the order of their case ids.
+
+    Attributes:
+        dataset: the opened data set.
+        indices: N indices into it.
+        case_ids, patient_ids: N ids.
+        masks: N×R×H×W bool, readers in the order of the cell's identity.
+        valid: N×R bool.
+        stored: predictions of these cases, as many samples as the evaluation used.
+    """
+
+    dataset: Dataset
+    indices: NDArray[np.intp]
+    case_ids: list[str]
+    patient_ids: list[str]
+    masks: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+    stored: StoredPredictions
+
+    def image(self, i: int) -> NDArray[np.float32]:
+        """C×H×W of the i-th scored case."""
+        return np.asarray(self.dataset.arrays([self.indices[i]])[0][0])
+
+
+_open: ContextVar[dict[str, Any] | None] = ContextVar("open data sets", default=None)
+
+
+@contextmanager
+def open_once() -> Iterator[None]:
+    """Within this block a data set is opened once, however many figures use it."""
+    token = _open.set({})
+    try:
+        yield
+    finally:
+        _open.reset(token)
+
+
+def dataset_of(cell: StoredCell) -> Dataset:
+    """The data set of a cell.
+
+    Raises:
+        LeftOut: it cannot be opened here, or its data are not those that the cell was scored on.
+    """
+    from ...datasets import open_dataset
+
+    data = cell.spec["dataset"]
+    key = digest([data["name"], data["options"], data["fingerprint"]])
+    cache = _open.get()
+    if cache is not None and key in cache:
+        if isinstance(cache[key], LeftOut):
+            raise cache[key]
+        return cache[key]
+    found: Any
+    try:
+        found = open_dataset(data["name"], **data["options"])
+        if found.fingerprint != data["fingerprint"]:
+            found = LeftOut(f"the data of {data['name']} are not those of the cell (another fingerprint)")
+    except UserError as error:
+        found = LeftOut(f"the data cannot be opened: {error}")
+    if cache is not None:
+        cache[key] = found
+    if isinstance(found, LeftOut):
+        raise found
+    return found
+
+
+def scored(cell: StoredCell) -> Scored:
+    """Masks and predictions of the scored cases of a finished cell.
+
+    Raises:
+        LeftOut: no stored predictions, data that cannot be opened, or cases that are no binary 2D images.
+    """
+    from ..cell import Cell
+    from ..predictions import read_predictions
+
+    path = Cell(cell.folder).predictions("test")
+    if not path.is_file():
+        raise LeftOut(f"{cell.name} stores no predictions")
+    dataset = dataset_of(cell)
+    description = dataset.describe()
+    if description.spatial_dims != 2 or description.classes != 1:
+        raise LeftOut("drawn for 2D images with one foreground class only")
+    frame = cell.metrics(("case_id", "patient_id")).drop_duplicates()
+    patient_of = dict(zip(frame["case_id"].astype(str), frame["patient_id"].astype(str), strict=True))
+    position = {record.case_id: i for i, record in enumerate(dataset.records)}
+    case_ids = sorted(c for c in patient_of if c in position)
+    if not case_ids:
+        raise LeftOut(f"{cell.name} has no scored case that is in the data set")
+    try:
+        stored = read_predictions(path)
+    except UserError as error:
+        raise LeftOut(str(error)) from error
+    count = int(cell.spec["eval"]["n_samples"])
+    if not stored.covers(case_ids, count):
+        raise LeftOut(f"the predictions of {cell.name} do not cover its scored cases")
+    indices = np.array([position[c] for c in case_ids])
+    masks, valid = dataset.arrays(indices)[1:]
+    return Scored(
+        dataset,
+        indices,
+        case_ids,
+        [patient_of[c] for c in case_ids],
+        masks.astype(bool),
+        valid,
+        stored.select(case_ids, count),
+    )
