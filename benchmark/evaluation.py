@@ -24,6 +24,7 @@ SET_METRICS = (
 MEAN_METRICS = "dice_soft iou_soft qubiq dice_majority dice_continuous".split()
 RATER_METRICS = "dice_rater dice_rater.each dice_rater.worst iou_rater".split()
 PERSONAL_METRICS = "dice_rater.gap rater_identification".split()
+NEEDS_TWO = ("ged.debiased", "ged.ustat")
 NAMED = ("dice_rater.each", "dice_rater.worst")  # meaningless where rater slots have no identity
 
 
@@ -207,6 +208,8 @@ class Evaluation:
         metrics = SET_METRICS + RATER_METRICS + (MEAN_METRICS if mean is not None else [])
         if personal:
             metrics = metrics + PERSONAL_METRICS
+        if len(samples) < 2:  # one mask has no spread to correct for: n/a, not a failure of the method
+            metrics = [m for m in metrics if m not in NEEDS_TWO]
         if not self.named:
             metrics = [m for m in metrics if m not in NAMED and m not in PERSONAL_METRICS]
         common = mean if mean is not None else samples.mean(0)
