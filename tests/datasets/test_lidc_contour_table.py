@@ -174,7 +174,8 @@ def packer():
     return module
 
 
-def test_packing_loses_nothing_and_gives_the_same_bytes(packer, table: ContourTable, tmp_path) -> None:
+def test_packing_loses_nothing_and_gives_the_same_bytes(packer, tmp_path) -> None:
+    table = made_table((0, True, 5, square(0, 12)), (0, False, 5, square(4, 8)), (1, True, 7, square(20, 24)[::-1]))
     paths = [tmp_path / "a.npz", tmp_path / "b.npz"]
     for path in paths:
         packer.write_table(table, path)
@@ -190,7 +191,8 @@ def test_a_database_is_read_column_by_column(packer, tmp_path) -> None:
     with sqlite3.connect(database) as connection:
         connection.executescript(
             f"""
-            create table scans (id, study_instance_uid, series_instance_uid, patient_id, slice_thickness, pixel_spacing);
+            create table scans (id, study_instance_uid, series_instance_uid, patient_id, slice_thickness,
+                                pixel_spacing);
             create table annotations (id, scan_id, _nodule_id, subtlety, internalStructure, calcification, sphericity,
                                       margin, lobulation, spiculation, texture, malignancy);
             create table contours (id, annotation_id, inclusion, image_z_position, coords);
