@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,7 +179,7 @@ class Dataset(ABC):
     def __len__(self) -> int:
         return len(self.store.records)
 
-    @property
+    @cached_property
     def records(self) -> list[CaseRecord]:
         return [CaseRecord(**record) for record in self.store.records]
 
