@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .convention import CANONICAL, Convention
-from .overlap import Floats, Mask, crop, fraction, intersections, over_classes, with_empty_reference
+from .overlap import Floats, Mask, crop, fraction, intersections, over_classes
 
 
 class Undefined(Exception):
@@ -80,7 +80,7 @@ class CaseView:
         self._n_samples = n_samples
         self.conventions: Mapping[str, Convention] = {}
         self.notes: dict[str, str] = {}
-        self._parts: dict[tuple, tuple[Floats, Floats, Mask]] = {}
+        self._parts: dict[tuple, tuple[Floats, Floats, Floats]] = {}
         self._similarity: dict[tuple, Similarity] = {}
         self._counts: dict[tuple, list[Floats]] = {}
         self.memory: dict[tuple, object] = {}  # for modules that share further results between their metrics
@@ -183,15 +183,15 @@ class CaseView:
         groups = (self.raters, self.samples, self._left_samples)
         return intersections(crop([self.class_mask(g, label) for g in groups])).astype(np.float64)
 
-    def parts(self, kind: str, convention: Convention) -> tuple[Floats, Floats, Mask]:
-        """Numerators and denominators K×T×T of a similarity, and which masks are empty in every class (T)."""
+    def parts(self, kind: str, convention: Convention) -> tuple[Floats, Floats, Floats]:
+        """Numerators and denominators K×T×T of a similarity, and the sizes K×T of the masks."""
         counts = self.counts(convention)
         key = (kind, len(counts), len(counts[0]))
         if key not in self._parts:
             inter = np.stack(counts) if len(counts) > 1 else counts[0][None]
             sizes = inter.diagonal(axis1=1, axis2=2)
             numerator, denominator = fraction(kind, inter, sizes[:, :, None], sizes[:, None, :])
-            self._parts[key] = numerator, denominator, ~sizes.any(axis=0)
+            self._parts[key] = numerator, denominator, sizes
         return self._parts[key]
 
     def blocks(self, convention: Convention) -> tuple[slice, slice, slice]:
@@ -206,12 +206,22 @@ class CaseView:
         """Similarity matrices (``iou`` or ``dice``) under a convention."""
         key = (kind, convention)
         if key not in self._similarity:
-            numerator, denominator, empty = self.parts(kind, convention)
+            numerator, denominator, _ = self.parts(kind, convention)
             full = over_classes(numerator, denominator, convention)
             raters, right, left = self.blocks(convention)
-            cross = with_empty_reference(full[left, raters], empty[raters], convention)
+            cross = full[left, raters]
+            if convention.empty_reference is not None:
+                cross = self.against_raters(kind, convention, left)
             self._similarity[key] = Similarity(cross, full[left, right], full[raters, raters])
         return self._similarity[key]
+
+    def against_raters(self, kind: str, convention: Convention, rows: slice) -> Floats:
+        """Similarities rows × raters in which the raters are the reference."""
+        numerator, denominator, sizes = self.parts(kind, convention)
+        raters = slice(0, self.R)
+        return over_classes(
+            numerator[:, rows, raters], denominator[:, rows, raters], convention, sizes[:, None, raters]
+        )
 
     def weights_of_samples(self, convention: Convention) -> Floats | None:
         """Weights of the samples used, sum 1; None for uniform."""

@@ -22,7 +22,7 @@ from .convention import CANONICAL, FIVE_LEVELS, Convention, conventions_of
 from .inputs import read_case
 from .matching import moved_similarity, transport
 from .mean_map import passes_of_votes, votes
-from .overlap import Floats, fraction, over_classes, with_empty_reference
+from .overlap import Floats, fraction, over_classes
 
 DRAWS = 200
 _LARGEST_SPLIT = 20  # C(20, 10) = 184 756 halves
@@ -72,7 +72,7 @@ def human_case(
 
 
 def _need(view: CaseView, raters: int) -> None:
-    if view.R < raters:
+    if raters > view.R:
         raise Undefined(f"needs at least {raters} raters, this case has {view.R}")
     if view.rater_weights is not None:
         raise Undefined("human baselines are defined for equally weighted raters")
@@ -106,8 +106,7 @@ def _rest_dice(view: CaseView, thresholds: tuple[float, ...], convention: Conven
         size_map.append(within + without)
         size_rater.append(np.repeat(table[:, 1].sum(1)[:, None], len(thresholds), axis=1))
     numbers = [np.array(column, dtype=np.float64) for column in (inter, size_map, size_rater)]
-    values = over_classes(*fraction("dice", *numbers), convention)
-    return with_empty_reference(values, ~numbers[2].any(axis=0), convention)
+    return over_classes(*fraction("dice", *numbers), convention, reference=numbers[2])
 
 
 def _loo_majority(view: CaseView) -> Floats:
@@ -135,12 +134,16 @@ def loo_soft_dice(view: CaseView) -> float:
 def _others(view: CaseView) -> Floats:
     """Dice of each rater with the others, R×(R−1)."""
     _need(view, 2)
-    convention = view.convention("dice")
-    numerator, denominator, empty = view.parts("dice", convention)
-    raters = slice(0, view.R)
-    full = over_classes(numerator[:, raters, raters], denominator[:, raters, raters], convention)
-    full = with_empty_reference(full.T, empty[raters], convention).T  # the rater of the row is the reference
-    return full[~np.eye(view.R, dtype=bool)].reshape(view.R, view.R - 1)
+    scores = _by_raters(view)
+    return scores[~np.eye(view.R, dtype=bool)].reshape(view.R, view.R - 1)
+
+
+def _by_raters(view: CaseView) -> Floats:
+    """Dice [r, q] of rater q's mask against rater r, the reference."""
+    scores = view.against_raters("dice", view.convention("dice"), slice(0, view.R)).T
+    if np.isnan(scores).any():
+        raise Undefined("two raters have no similarity under this convention (both empty)")
+    return scores
 
 
 def loo_mean_dice(view: CaseView) -> float:
@@ -264,12 +267,7 @@ def oracle_dice_match(view: CaseView) -> float:
     """
     _need(view, 2)
     convention = view.convention("dice")
-    numerator, denominator, empty = view.parts("dice", convention)
-    raters = slice(0, view.R)
-    matrix = over_classes(numerator[:, raters, raters], denominator[:, raters, raters], convention)
-    matrix = with_empty_reference(matrix.T, empty[raters], convention).T
-    if np.isnan(matrix).any():
-        raise Undefined("two raters have no similarity under this convention (both empty)")
+    matrix = _by_raters(view)
     size = view.n_samples
     if size < view.R and convention.missing_sample_policy == "error":
         raise Undefined(f"{size} samples for {view.R} raters: this variant needs at least as many samples as raters")

@@ -71,9 +71,7 @@ def evaluated_classes(
     top_samples = 0 if samples is None else _largest(samples)
     for name, top, other in (("samples", top_samples, raters), ("raters", top_raters, samples)):
         if other is not None and other.dtype == bool and top > 1 and classes is None:
-            raise UserError(
-                f"{name} holds labels up to {top} while the others are boolean; give both as booleans or both as class maps"
-            )
+            raise UserError(f"{name} holds labels up to {top} while the others are boolean; give the same kind")
     if classes is None:
         for name, labels, top in (("raters", raters, top_raters), ("samples", samples, top_samples)):
             if top == 255 and labels is not None and np.isin(labels, (0, 255)).all():
@@ -89,7 +87,9 @@ def evaluated_classes(
         return chosen
     chosen = _class_list(classes, channels)
     if chosen != (1,) and any(a is not None and a.dtype == bool for a in (raters, samples)):
-        raise UserError(f"classes = {list(chosen)} needs class maps, but raters or samples are boolean; leave classes out")
+        raise UserError(
+            f"classes = {list(chosen)} needs class maps, but raters or samples are boolean; leave classes out"
+        )
     return chosen
 
 
@@ -122,7 +122,9 @@ def weights_array(name: str, value: Any, count: int) -> NDArray[np.float64] | No
         return None
     out = array_of(name, value).astype(np.float64)
     if out.shape != (count,):
-        raise UserError(f"{name} has shape {out.shape}; give {count} numbers, one for each of the {name.split('_')[0]}s")
+        raise UserError(
+            f"{name} has shape {out.shape}; give {count} numbers, one for each of the {name.split('_')[0]}s"
+        )
     if not (np.isfinite(out).all() and (out >= 0).all() and abs(out.sum() - 1) <= 1e-6):
         raise UserError(f"{name} = {out.tolist()} is not allowed; give numbers >= 0 that sum to 1")
     return None if (out == out[0]).all() else out / out.sum()
@@ -165,7 +167,9 @@ def read_case(
     """
     everyone = array_of("raters", raters)
     if everyone.ndim not in (3, 4):
-        raise _shape_error("raters", everyone.shape, "give raters x height x width (or raters x depth x height x width)")
+        raise _shape_error(
+            "raters", everyone.shape, "give raters x height x width (or raters x depth x height x width)"
+        )
     slots, spatial = len(everyone), everyone.shape[1:]
     present = np.arange(slots)
     if rater_valid is not None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .case import CaseView, Undefined
 from .convention import FIVE_LEVELS, NINE_LEVELS, Convention
-from .overlap import Floats, Mask, fraction, over_classes, with_empty_reference
+from .overlap import Floats, Mask, fraction, over_classes
 
 # Two weighted shares closer than this are equal: a weighted sum of exact shares carries rounding of about 1e-16.
 _WEIGHTED_SLACK = 1e-12
@@ -98,12 +98,14 @@ def mean_of_samples(view: CaseView, label: int, convention: Convention) -> NDArr
             mean = np.add.reduce(probs, axis=0, dtype=np.float64) / len(probs)
         else:
             mean = np.tensordot(weights, probs.astype(np.float64), axes=1)
-        return mean.astype(np.float32) if convention.dtype == "float32" else mean
+        return mean.astype(np.float32) if convention.dtype != "float64" else mean
     assert view.samples is not None
     weights = view.weights_of_samples(convention)
     if weights is None:
         return None
-    return np.tensordot(weights, view.class_mask(view.samples, label)[: convention.sample_cap].astype(np.float64), axes=1)
+    return np.tensordot(
+        weights, view.class_mask(view.samples, label)[: convention.sample_cap].astype(np.float64), axes=1
+    )
 
 
 def compare(view: CaseView, convention: Convention) -> Comparison:
@@ -122,9 +124,7 @@ def thresholds_of(convention: Convention) -> tuple[float, ...]:
     return NINE_LEVELS + tuple(t for t in convention.thresholds or () if t not in NINE_LEVELS)
 
 
-def _compare_class(
-    view: CaseView, label: int, convention: Convention
-) -> tuple[Floats, Floats, Floats, float, float]:
+def _compare_class(view: CaseView, label: int, convention: Convention) -> tuple[Floats, Floats, Floats, float, float]:
     thresholds = thresholds_of(convention)
     given = mean_of_samples(view, label, convention)
     if given is None:
@@ -142,9 +142,9 @@ def _compare_class(
         right = value_levels(share, thresholds, _WEIGHTED_SLACK)
 
     n_left, n_right = left.passes.shape[1], right.passes.shape[1]
-    joint = np.bincount(
-        left.index.astype(np.intp) * n_right + right.index, minlength=n_left * n_right
-    ).reshape(n_left, n_right)
+    joint = np.bincount(left.index.astype(np.intp) * n_right + right.index, minlength=n_left * n_right).reshape(
+        n_left, n_right
+    )
     pass_left, pass_right = left.passes.astype(np.int64), right.passes.astype(np.int64)
     inter = ((pass_left @ joint) * pass_right).sum(1)
     products, sum_left, sum_right = _sums(left, right, joint)
@@ -154,7 +154,8 @@ def _compare_class(
 def _sums(left: Levels, right: Levels, joint: NDArray[np.int64]) -> tuple[float, float, float]:
     """Σ p̄q, Σ p̄, Σ q; from the histogram where both are shares, so that they do not depend on the order of pixels."""
     if left.worth is not None and right.worth is not None:
-        return left.worth @ joint @ right.worth, joint.sum(1) @ left.worth, joint.sum(0) @ right.worth
+        sums = left.worth @ joint @ right.worth, joint.sum(1) @ left.worth, joint.sum(0) @ right.worth
+        return float(sums[0]), float(sums[1]), float(sums[2])
     a = left.values if left.values is not None else left.worth[left.index]  # type: ignore[index]
     b = right.values if right.values is not None else right.worth[right.index]  # type: ignore[index]
     a, b = a.astype(np.float64), b.astype(np.float64)
@@ -168,8 +169,8 @@ def _at_levels(view: CaseView, kind: str, levels: tuple[float, ...] | None) -> F
     where = [thresholds_of(convention).index(t) for t in chosen]
     found = compare(view, convention)
     size_map, size_raters = found.size_map[:, where], found.size_raters[:, where]
-    values = over_classes(*fraction(kind, found.inter[:, where], size_map, size_raters), convention)
-    return with_empty_reference(values, ~size_raters.any(axis=0), convention)
+    parts = fraction(kind, found.inter[:, where], size_map, size_raters)
+    return over_classes(*parts, convention, reference=size_raters)
 
 
 def soft_scores(view: CaseView, kind: str = "dice", levels: tuple[float, ...] | None = None) -> list[float]:

@@ -101,41 +101,43 @@ def fraction(kind: str, inter: Floats, size_a: Floats, size_b: Floats) -> tuple[
 def ratio(numerator: Floats, denominator: Floats, convention: Convention) -> Floats:
     """Similarity from exact counts under a convention (smoothing, empty rule, precision), float64."""
     if convention.smooth_den > 0:
-        if convention.dtype == "float32":
+        if convention.dtype != "float64":
             # float32 counts are exact below 2^24, and 1e-8 vanishes beside any count but 0, as in the originals.
             numerator, denominator = numerator.astype(np.float32), denominator.astype(np.float32)
         out = (numerator + convention.smooth_num) / (denominator + convention.smooth_den)
         return out.astype(np.float64)
     empty = denominator == 0
     out = (numerator + convention.smooth_num) / np.where(empty, 1.0, denominator)
-    if convention.dtype == "float32":
+    if convention.dtype != "float64":
         out = out.astype(np.float32).astype(np.float64)
     if empty.any():
         out[empty] = convention.empty_similarity
     return out
 
 
-def over_classes(numerator: Floats, denominator: Floats, convention: Convention) -> Floats:
+def over_classes(
+    numerator: Floats, denominator: Floats, convention: Convention, reference: Floats | None = None
+) -> Floats:
     """Similarity of label maps from the counts of K classes (first axis), float64 without that axis.
 
     The mean over the whole list, a class absent from both masks counting by the empty rule; or, under ``skip``, over
     the classes present in the pair; or, under ``micro``, one ratio of the summed counts.
+
+    Args:
+        reference: sizes of the reference masks (the raters), broadcastable to the counts; only for conventions in
+            which a mask scores `empty_reference` against an empty reference whatever it is (Pionono).
     """
-    if len(numerator) == 1:
-        return ratio(numerator[0], denominator[0], convention)
     if convention.classes == "micro":
-        return ratio(numerator.sum(0), denominator.sum(0), convention)
+        numerator, denominator = numerator.sum(0, keepdims=True), denominator.sum(0, keepdims=True)
+        reference = None if reference is None else reference.sum(0, keepdims=True)
     values = ratio(numerator, denominator, convention)
+    if convention.empty_reference is not None and reference is not None:
+        values = np.where(reference == 0, convention.empty_reference, values)
+    if len(values) == 1:
+        return values[0]
     if convention.classes != "skip":
         return values.mean(0)
     present = denominator > 0
     count = present.sum(0)
     mean = np.where(present, values, 0.0).sum(0) / np.maximum(count, 1)
     return np.where(count > 0, mean, convention.empty_similarity)
-
-
-def with_empty_reference(similarity: Floats, reference_empty: Mask, convention: Convention) -> Floats:
-    """Apply the rule of Pionono: an empty reference (last axis) scores `empty_reference` whatever was predicted."""
-    if convention.empty_reference is None or not reference_empty.any():
-        return similarity
-    return np.where(reference_empty, convention.empty_reference, similarity)

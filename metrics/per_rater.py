@@ -14,7 +14,7 @@ import numpy as np
 from .case import CaseView, Undefined
 from .convention import FIVE_LEVELS, Convention
 from .mean_map import mean_of_samples, value_levels, votes
-from .overlap import Floats, Mask, crop, fraction, intersections, over_classes, with_empty_reference
+from .overlap import Floats, Mask, crop, fraction, intersections, over_classes
 from .sets import matched_scores
 
 COMMON_MASK = "common mask"
@@ -66,8 +66,19 @@ def scores(view: CaseView, kind: str = "dice") -> Floats:
     """Similarity [r, q] of rater r with the map meant for rater q; R×R, or R×1 for a common mask."""
     convention = view.convention("rater")
     found = _overlaps(view)
-    values = over_classes(*fraction(kind, found.inter, found.size_raters, found.size_maps), convention)
-    return with_empty_reference(values.T, ~found.size_raters.any(axis=0)[:, 0], convention).T
+    parts = fraction(kind, found.inter, found.size_raters, found.size_maps)
+    return over_classes(*parts, convention, reference=found.size_raters)
+
+
+def own_counts(view: CaseView) -> tuple[Floats, Floats, Floats]:
+    """Intersection, size of the rater's mask and size of its own map, each K×slots; 0 for missing raters."""
+    found = _overlaps(view)
+    out = np.zeros((3, len(view.classes), view.slots))
+    shape = found.inter.shape
+    for target, counts in zip(out, (found.inter, found.size_raters, found.size_maps), strict=True):
+        full = np.broadcast_to(counts, shape)
+        target[:, view.present] = full.diagonal(axis1=1, axis2=2) if personalised(view) else full[:, :, 0]
+    return out[0], out[1], out[2]
 
 
 def _own(view: CaseView, kind: str, name: str) -> Floats:
@@ -80,10 +91,13 @@ def _own(view: CaseView, kind: str, name: str) -> Floats:
 
 
 def _mean(values: Floats) -> float:
-    out = float(values.mean())
-    if math.isnan(out):
+    return _known(float(values.mean()))
+
+
+def _known(value: float) -> float:
+    if math.isnan(value):
         raise Undefined("a rater's mask and its map have no similarity under this convention (both empty)")
-    return out
+    return value
 
 
 def dice_rater(view: CaseView) -> float:
@@ -98,7 +112,7 @@ def dice_rater_each(view: CaseView) -> list[float]:
 
 def dice_rater_worst(view: CaseView) -> float:
     """Smallest Dice(y_r, m_r) over the raters present."""
-    return float(_own(view, "dice", "dice_rater.worst").min())
+    return _known(float(_own(view, "dice", "dice_rater.worst").min()))
 
 
 def iou_rater(view: CaseView) -> float:
@@ -112,7 +126,7 @@ def iou_rater_each(view: CaseView) -> list[float]:
 
 
 def dice_rater_gap(view: CaseView) -> float:
-    """Mean over r of Dice(y_r, m_r) less the mean Dice(y_r, m_q) of the other maps; above 0, maps follow their raters."""
+    """Mean over r of Dice(y_r, m_r) less the mean Dice(y_r, m_q), q ≠ r; above 0, the maps follow their raters."""
     matrix = scores(view)
     size = len(matrix)
     if size < 2:
@@ -135,8 +149,8 @@ def dice_rater_soft(view: CaseView) -> float:
     thresholds = convention.thresholds or FIVE_LEVELS
     rows = [_soft_counts(view, label, thresholds, convention) for label in view.classes]
     inter, size_map, size_rater = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
-    values = over_classes(*fraction("dice", inter, size_map, size_rater[:, :, None]), convention)
-    return _mean(with_empty_reference(values.T, ~size_rater.any(axis=0), convention))
+    reference = size_rater[:, :, None]
+    return _mean(over_classes(*fraction("dice", inter, size_map, reference), convention, reference))
 
 
 def _soft_counts(
@@ -148,7 +162,7 @@ def _soft_counts(
         maps = _maps(view, label).astype(np.float64)
     else:
         maps = view.rater_probs[:, label] if view.rater_probs.ndim > view.raters.ndim else view.rater_probs
-        if convention.dtype == "float32":
+        if convention.dtype != "float64":
             maps = maps.astype(np.float32)
     levels = value_levels(maps, thresholds)
     count = levels.passes.shape[1]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ import numpy as np
 
 from ..core.errors import UserError
 from .case import CaseView, Undefined
-from .convention import Convention, conventions_of
+from .convention import CANONICAL, Convention, conventions_of
 from .inputs import array_of, evaluated_classes, label_array, read_case
+from .overlap import fraction, over_classes
+from .per_rater import own_counts
 from .registry import METRICS, info_of
 from .sets import TooFewSamples
 
@@ -43,21 +46,23 @@ def score_case(
     """Metrics of one case.
 
     Args:
-        raters: R×H×W or R×D×H×W, one mask per rater. bool (or floats that are 0 or 1) means binary, integers a class map.
+        raters: R×H×W or R×D×H×W, one mask per rater. bool (or floats that are 0 or 1) means binary, integers a class
+            map.
         samples: S in place of R, one mask per sample of the model.
         probs: S×H×W, probabilities in [0, 1] of each sample; several classes: S×C×H×W, background first. Binarised
             strictly (0.5 is background); C channels: arg max, the lower index winning a tie. If `samples` is given too,
             `probs` only makes the mean map.
         rater_probs: R×H×W (R×C×H×W), the output meant for each rater; hard masks or class maps are taken too.
-        rater_valid: R bool; False: this rater did not annotate this case. An empty mask is an answer, not a missing one.
+        rater_valid: R bool; False: this rater did not annotate this case. An empty mask is an answer, not missing.
         sample_weights, rater_weights: S, R numbers ≥ 0 that sum to 1; default uniform. They enter means and transports;
             maxima run over all members, and human baselines are undefined with weights.
         valid: H×W bool, pixels that count.
         classes: the fixed list of evaluated labels; default 1 to the largest label in `raters` and `samples`, or to the
-            last channel of `probs`. A class absent from both of two maps is an agreement. Give the list of the data set.
+            last channel of `probs`. A class absent from both of two maps is an agreement. Give the data set's list.
         spacing: millimetres per pixel; for surface metrics only.
-        metrics: ids such as ``["ged", "dice_rater.each"]``. None: all that the inputs allow; human baselines
-            (``human.*``) describe the raters alone and are then given only if no prediction is.
+        metrics: ids such as ``["ged", "dice_rater.each"]``. None: all that the inputs allow, the human baselines
+            (``human.*``, from the raters alone) included; `dice_each` only in its variants, ``ged.per_class`` only with
+            several classes.
         variant: a name of `multirater.metrics.list_variants` or a `Convention`; None is canonical.
         mean_prob: H×W (C×H×W), the stored mean map p̄. Replaces the mean of `probs` or `samples` in `dice_soft` and the
             like, and in the common mask of `dice_rater`. It is compared with thresholds in its own precision.
@@ -82,12 +87,10 @@ def score_case(
         >>> score_case(np.stack([a, a.T]), a[None], metrics=["ged.ustat"], reasons=True)["reasons"]
         {'ged.ustat': 'one sample has no pair of different members'}
     """
+    given = {"samples": samples, "probs": probs, "rater_probs": rater_probs, "mean_prob": mean_prob}
     view = read_case(
         raters,
-        samples,
-        probs=probs,
-        rater_probs=rater_probs,
-        mean_prob=mean_prob,
+        **given,
         rater_valid=rater_valid,
         sample_weights=sample_weights,
         rater_weights=rater_weights,
@@ -96,15 +99,31 @@ def score_case(
         spacing=spacing,
         n_samples=n_samples,
     )
+    return score_view(view, _given(given), metrics, variant, reasons, strict=metrics is not None)
+
+
+def _given(inputs: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(name for name in INPUTS if inputs.get(name) is not None)
+
+
+def score_view(
+    view: CaseView,
+    given: frozenset[str],
+    metrics: Iterable[str] | None,
+    variant: str | Convention | None,
+    reasons: bool,
+    strict: bool,
+) -> dict[str, Any]:
+    """`score_case` of a checked case.
+
+    Args:
+        given: which of `INPUTS` were given.
+        strict: raise, not nan, where a convention makes too few samples an error.
+    """
     view.conventions = conventions_of(variant, len(view.classes) > 1)
-    given = frozenset(
-        name
-        for name, value in zip(INPUTS, (samples, probs, rater_probs, mean_prob), strict=True)
-        if value is not None
-    )
     each = view.convention("dice").each is not None
-    names = _default_names(given, each, len(view.classes) > 1) if metrics is None else _asked(metrics, given)
-    out: dict[str, Any] = evaluate(view, names, strict=metrics is not None)
+    names = _default_names(given, each, len(view.classes) > 1) if metrics is None else check_metrics(metrics, given)
+    out: dict[str, Any] = evaluate(view, names, strict)
     if reasons:
         out["reasons"] = view.notes
     return out
@@ -149,7 +168,12 @@ def _missing(name: str, given: frozenset[str]) -> str | None:
     return None
 
 
-def _asked(metrics: Iterable[str], given: frozenset[str]) -> tuple[str, ...]:
+def check_metrics(metrics: Iterable[str], given: frozenset[str]) -> tuple[str, ...]:
+    """The ids asked for, if all are known and their inputs are given.
+
+    Raises:
+        UserError: unknown metric, or missing inputs, which are named.
+    """
     if isinstance(metrics, str):
         raise UserError(f"metrics = {metrics!r} is not allowed; give a list of ids, for example [{metrics!r}]")
     return _checked(tuple(metrics), given)
@@ -169,8 +193,7 @@ def _checked(names: tuple[str, ...], given: frozenset[str]) -> tuple[str, ...]:
 def _default_names(given: frozenset[str], each: bool, several: bool) -> tuple[str, ...]:
     out = []
     for entry in METRICS.entries():
-        human = entry.name.startswith("human.")
-        if _missing(entry.name, given) is not None or (human and given):
+        if _missing(entry.name, given) is not None:
             continue
         if (entry.name == "dice_each" and not each) or (entry.name == "ged.per_class" and not several):
             continue
@@ -216,42 +239,80 @@ def score_cases(
     """
     import pandas as pd
 
+    inputs = {
+        "samples": samples,
+        "probs": probs,
+        "rater_probs": rater_probs,
+        "mean_prob": mean_prob,
+        "rater_valid": rater_valid,
+        "sample_weights": sample_weights,
+        "rater_weights": rater_weights,
+        "valid": valid,
+        "spacing": spacing,
+    }
+    given = _given(inputs)
+    wanted = None if metrics is None else check_metrics(metrics, given)
+    rows = []
+    for i, view in enumerate(case_views(raters, inputs, classes=classes, n_samples=n_samples)):
+        with _naming(i):
+            rows.append(score_view(view, given, wanted, variant, reasons, strict=wanted is not None))
+    return pd.DataFrame(rows)
+
+
+@contextmanager
+def _naming(case: int) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"case {case}: {error}") from error
+
+
+def case_views(
+    raters: Any, inputs: Mapping[str, Any], classes: Sequence[int] | None = None, n_samples: int | None = None
+) -> Iterator[CaseView]:
+    """Checked cases of arrays with a leading case axis (see `score_cases`), one at a time.
+
+    Raises:
+        UserError: naming the case; or lengths of the case axes that differ.
+    """
     cases = len(raters)
     spatial = np.ndim(raters[0]) - 1 if cases else 2
-    leading = {"samples": samples, "probs": probs, "rater_probs": rater_probs, "mean_prob": mean_prob}
-    rows = {name: _per_case(name, value, cases, None) for name, value in leading.items()}
-    rows |= {
-        "rater_valid": _per_case("rater_valid", rater_valid, cases, 1),
-        "sample_weights": _per_case("sample_weights", sample_weights, cases, 1),
-        "rater_weights": _per_case("rater_weights", rater_weights, cases, 1),
-        "valid": _per_case("valid", valid, cases, spatial),
-        "spacing": _per_case("spacing", spacing, cases, 1),
-    }
-    wanted = None if metrics is None else _names_once(metrics)
+    shared = {"rater_valid": 1, "sample_weights": 1, "rater_weights": 1, "valid": spatial, "spacing": 1}
+    rows = {name: _per_case(name, value, cases, shared.get(name)) for name, value in inputs.items()}
     if classes is None:
-        classes = _classes_of_all(raters, rows["samples"], rows["probs"], cases)
-    out = []
+        classes = _classes_of_all(raters, rows.get("samples"), rows.get("probs"), cases)
     for i in range(cases):
-        given = {name: None if values is None else values[i] for name, values in rows.items()}
-        try:
-            out.append(
-                score_case(
-                    raters[i],
-                    **given,
-                    classes=classes,
-                    metrics=wanted,
-                    variant=variant,
-                    n_samples=n_samples,
-                    reasons=reasons,
-                )
+        with _naming(i):
+            view = read_case(
+                raters[i],
+                **{name: None if values is None else values[i] for name, values in rows.items()},
+                classes=classes,
+                n_samples=n_samples,
             )
-        except UserError as error:
-            raise UserError(f"case {i}: {error}") from error
-    return pd.DataFrame(out)
+        yield view
 
 
-def _names_once(metrics: Iterable[str]) -> Any:
-    return metrics if isinstance(metrics, str) else list(metrics)
+def pooled_dice_rater(views: Iterable[CaseView], variant: str | Convention | None) -> list[float]:
+    """Dice of each rater slot from counts summed over all cases (Pionono's way; no value per case exists).
+
+    A missing rater adds nothing; a slot that no case has is nan. Several classes: the mean over the list.
+    """
+    total: Any = None
+    present: Any = False
+    convention = CANONICAL
+    for view in views:
+        view.conventions = conventions_of(variant, len(view.classes) > 1)
+        convention = view.convention("rater")
+        if view.void:
+            continue
+        counts = np.stack(own_counts(view))
+        total = counts if total is None else total + counts
+        present = present | np.isin(np.arange(view.slots), view.present)
+    if total is None:
+        return []
+    inter, size_rater, size_map = total
+    values = over_classes(*fraction("dice", inter, size_rater, size_map), convention, reference=size_rater)
+    return np.where(present, values, math.nan).tolist()
 
 
 def _per_case(name: str, value: Any, cases: int, one_case_dims: int | None) -> Sequence[Any] | None:

@@ -52,6 +52,15 @@ def _self_term(distance: Floats, weights: Floats | None, exclude: bool, who: str
     return float((weights @ distance @ weights - (weights * weights) @ distance.diagonal()) / outside)
 
 
+def _added_one_by_one(distance: Floats, exclude: bool) -> float:
+    """Mean of pairs as TAB's Python sum of float32 tensors makes it: rounded after every pair, row by row."""
+    pairs = distance[~np.eye(len(distance), dtype=bool)] if exclude else distance.ravel()
+    if not pairs.size:
+        raise Undefined("one mask has no pair of different members")
+    total = np.add.accumulate(pairs, dtype=np.float32)[-1]
+    return float(total / np.float32(pairs.size))
+
+
 def _pooled(view: CaseView, kind: str, convention: Convention, term: str) -> float:
     """Distance from one ratio of counts summed over pairs and classes (ValUES)."""
     numerator, denominator, _ = view.parts(kind, convention)
@@ -90,6 +99,8 @@ def _computed_term(view: CaseView, term: str, kind: str, exclude: bool, conventi
     if convention.pairs == "pooled":
         return _pooled(view, kind, convention, term)
     similarity = view.similarity(kind, convention)
+    if convention.dtype == "float32_sum" and view.sample_weights is None and view.rater_weights is None:
+        return _added_one_by_one(1.0 - getattr(similarity, term), exclude and term != "sr")
     if term == "sr":
         return _mean_of_pairs(1.0 - similarity.sr, view.weights_of_samples(convention), view.rater_weights)
     if term == "ss":
@@ -305,7 +316,7 @@ def matched_scores(view: CaseView) -> Floats:
     scores = _scores(view, "dice")
     if scores.shape[1] < scores.shape[0]:
         raise TooFewSamples(
-            f"{scores.shape[1]} samples for {scores.shape[0]} raters: dice_each needs at least as many samples as raters"
+            f"{scores.shape[1]} samples for {scores.shape[0]} raters: dice_each needs a sample for each rater"
         )
     rows, columns = linear_sum_assignment(1.0 - scores)
     return scores[rows, columns]
