@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...metrics.overlap import intersections
+from ...metrics.overlap import crop, intersections
 
 
 def iou_distances(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     """1 − IoU of all pairs of T×H×W masks; two empty masks agree (distance 0)."""
-    inter = intersections([masks]).astype(np.float64)
+    inter = intersections(crop([masks])).astype(np.float64)
     sizes = np.diag(inter)
     union = sizes[:, None] + sizes[None] - inter
     return 1 - np.where(union > 0, inter / np.maximum(union, 1), 1.0)

@@ -130,11 +130,7 @@ def _grid(blocks: list[Block], rows: int) -> tuple[Figure, NDArray[np.object_]]:
         for column, start in enumerate(xs):
             low = height - top - (y + 1) * (_PANEL + gap) + gap
             ax = figure.add_axes((start / width, low / height, _PANEL / width, _PANEL / height))
-            ax.set_xticks([])
-            ax.set_yticks([])
-            ax.grid(False)
-            for spine in ax.spines.values():
-                spine.set_visible(False)
+            ax.set_axis_off()
             axes[y, column] = ax
     return figure, axes
 
@@ -194,7 +190,7 @@ def _case(
                     _say(ax, f"{score:.2f}".removeprefix("0"), "white", corner=True)
                     record[f"dice_reader_{name}"] = score
     label = f"{_short(found.case_ids[i])}\n{percentile} %  $v_R$ {diversity:.2f}"
-    axes[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=6, labelpad=4)
+    axes[0].text(-0.07, 0.5, label, transform=axes[0].transAxes, ha="right", va="center", fontsize=6)
     return record
 
 
@@ -231,16 +227,17 @@ def _reader(ax: Axes, mask: NDArray[np.bool_], valid: bool, box: tuple[slice, sl
 
 def _outline(ax: Axes, values: NDArray[np.float32], colour: str) -> None:
     """The 0.5 contour over a faint fill; a dark line below it keeps it visible on bright tissue."""
-    inside = values > 0.5
-    if not inside.any():
+    from matplotlib.patheffects import withStroke
+
+    if not (values > 0.5).any():
         _say(ax, "empty", colour)
         return
     # A frame of background closes outlines at the border of the crop.
     padded = np.pad(values, 1)
     grid = np.arange(-1, values.shape[1] + 1), np.arange(-1, values.shape[0] + 1)
     ax.contourf(*grid, padded, levels=[0.5, 2.0], colors=[colour], alpha=0.16)
-    ax.contour(*grid, padded, levels=[0.5], colors=[BLACK], linewidths=1.7, alpha=0.55)
-    ax.contour(*grid, padded, levels=[0.5], colors=[colour], linewidths=0.9)
+    line = ax.contour(*grid, padded, levels=[0.5], colors=[colour], linewidths=0.9)
+    line.set_path_effects([withStroke(linewidth=1.7, foreground=BLACK, alpha=0.55)])
     ax.set_xlim(-0.5, values.shape[1] - 0.5)
     ax.set_ylim(values.shape[0] - 0.5, -0.5)
 

@@ -85,10 +85,14 @@ def save(figure: Figure, table: pd.DataFrame, folder: Path, stem: str) -> list[P
     """PNG, PDF and the CSV of what is drawn; without dates inside, so that equal figures are equal files."""
     import matplotlib.pyplot as plt
 
+    # Placed and measured once: a tight bounding box asked of every file would lay the figure out again for each.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    box = figure.get_tightbbox().padded(0.04)
     written = []
     for form, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "ModDate": None})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=form, dpi=DPI, metadata=metadata, bbox_inches="tight", pad_inches=0.04)
+        figure.savefig(buffer, format=form, dpi=DPI, metadata=metadata, bbox_inches=box)
         path = folder / f"{stem}.{form}"
         write_bytes(path, buffer.getvalue())
         written.append(path)

@@ -157,3 +157,9 @@ def fabricate(tmp_path: Path) -> Callable[..., Fabricator]:
         return Fabricator(tmp_path / name)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def fabricate_at() -> Callable[[Path], Fabricator]:
+    """A maker of results folders at a given path, for fixtures that outlive one test."""
+    return Fabricator

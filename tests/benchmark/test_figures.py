@@ -1,0 +1,294 @@
+"""Figures from fabricated cells on a small synthetic data set: they exist, show something, and match their CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from multirater.benchmark.commands.figures import command
+from multirater.benchmark.derived import level_sets
+from multirater.benchmark.figures import KINDS, draw_figures
+from multirater.benchmark.figures.distances import ged_over_samples, iou_distances, rater_diversity
+from multirater.benchmark.figures.qualitative import chosen_cases, crop_box
+from multirater.benchmark.predictions import StoredPredictions, write_predictions
+from multirater.core.errors import UserError
+from multirater.core.options import resolve_options
+from multirater.datasets import DATASETS, open_dataset
+from multirater.metrics import score_case
+from PIL import Image
+
+Make = Callable[..., Any]
+SAMPLES = 8
+MAPS = ("personalised",)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A small synthetic data set: (data set, options, test indices, case ids, patient ids, masks)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        options = resolve_options(DATASETS.get("synthetic"), {"size": 32, "cases": 48, "raters": 3}, "dataset")
+        dataset = open_dataset("synthetic", **options)
+        test = dataset.split(0).test
+        records = [dataset.records[i] for i in test]
+        masks = dataset.arrays(test)[1].astype(bool)
+        yield dataset, options, [r.case_id for r in records], [r.patient_id for r in records], masks
+
+
+def board(f: Any, data: Any) -> Path:
+    """A personalised method with two seeds, a deterministic one, and one without a finished cell."""
+    dataset, options, cases, patients, masks = data
+    n = len(cases)
+    common = {
+        "dataset": "synthetic",
+        "data_options": options,
+        "fingerprint": dataset.fingerprint,
+        "identity": "synthetic",
+        "rater_ids": dataset.describe().rater_ids,
+        "notice": dataset.notice,
+        "case_ids": cases,
+        "patient_ids": patients,
+        "eval": {"n_samples": SAMPLES, "max_cases": None},
+    }
+    mean = masks.mean(1).astype(np.float32)
+    zeros = np.zeros((n, 2, *mean.shape[1:]), np.float32)
+    for seed in (0, 1):
+        rng = np.random.default_rng(seed)
+        samples = np.stack([m[rng.integers(0, 3, SAMPLES)] for m in masks])  # a perfect sampler
+        values = {
+            "diverse": {"ged": list(rng.random(n)), "dice_rater": [0.8] * n},
+            "personalised": {"dice_rater": [0.9] * n, "dice_rater.each": {r: [0.9] * n for r in common["rater_ids"]}},
+        }
+        stages = [{"name": "main", "steps": 20, "epochs": 4, "selected": "last", "val_metric": "ged"}]
+        folder = f.cell(
+            "net",
+            values,
+            seed=seed,
+            n_samples={"diverse": SAMPLES, "personalised": 3},
+            train={"stages": stages},
+            **common,
+        )
+        stored = StoredPredictions(cases, mean, zeros, samples, masks.astype(np.float32), SAMPLES)
+        write_predictions(folder / "predictions" / "test.safetensors", stored)
+        rows = [("main", e, 5 * e, key, (2 + seed) / e) for e in range(1, 5) for key in ("loss", "kl", "val_ged")]
+        pd.DataFrame(rows, columns=["stage", "epoch", "step", "key", "value"]).to_csv(
+            folder / "history.csv", index=False
+        )
+    plain = f.cell("plain", {"consensus": {"ged": [0.3] * n, "dice_rater": [0.7] * n}}, n_samples=1, **common)
+    write_predictions(
+        plain / "predictions" / "test.safetensors", StoredPredictions(cases, mean, zeros, requested=SAMPLES)
+    )
+    f.cell("missing", None, **common)
+    return f.results
+
+
+@pytest.fixture(scope="module")
+def drawn(data: Any, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The folder of the figures of `board`, drawn once."""
+    make = request.getfixturevalue("fabricate_at")
+    results = board(make(tmp_path_factory.mktemp("figures") / "results"), data)
+    draw_figures(results)
+    return results / "derived" / "figures"
+
+
+EXPECTED = (
+    "qualitative__synthetic__net",
+    "qualitative__synthetic__plain",
+    "curves__synthetic__net",
+    "ged_over_samples__synthetic",
+    "per_rater__synthetic",
+)
+
+
+@pytest.mark.parametrize("stem", EXPECTED)
+def test_figures_show_something(drawn: Path, stem: str) -> None:
+    with Image.open(drawn / f"{stem}.png") as image:
+        assert min(image.size) > 250
+        assert round(image.info["dpi"][0]) == 200
+        pixels = np.asarray(image.convert("RGB"), dtype=float)
+    assert pixels.std() > 10
+    assert (pixels.max(2) - pixels.min(2) > 60).mean() > 0.001  # coloured lines, not only text
+    pdf = (drawn / f"{stem}.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert b"/Type3" not in pdf  # letters are embedded as letters
+    assert b"CreationDate" not in pdf
+    assert len(pd.read_csv(drawn / f"{stem}.csv"))
+
+
+def test_no_other_files(drawn: Path) -> None:
+    assert {p.stem for p in drawn.glob("*.png")} == set(EXPECTED)
+
+
+def test_index_names_what_is_left_out_and_why(drawn: Path) -> None:
+    text = (drawn / "index.md").read_text()
+    for stem in EXPECTED:
+        assert f"[{stem}]({stem}.png)" in text
+    assert "left out: `curves__synthetic__plain` (plain on synthetic" in text
+    assert "no run has a training history" in text
+    assert "left out: `qualitative__synthetic__missing`" in text
+    assert "no finished cell" in text
+
+
+def test_every_method_is_shown_on_the_same_cases(drawn: Path, data: Any) -> None:
+    _, _, cases, _, masks = data
+    net = pd.read_csv(drawn / "qualitative__synthetic__net.csv")
+    plain = pd.read_csv(drawn / "qualitative__synthetic__plain.csv")
+    assert net["case_id"].tolist() == plain["case_id"].tolist()
+    assert net["percentile"].tolist() == [10, 30, 50, 70, 90]
+    assert net["diversity_raters"].is_monotonic_increasing
+    spread = [score_case(m, m, metrics=["diversity_raters"])["diversity_raters"] for m in masks]
+    order = sorted(range(len(cases)), key=lambda i: (spread[i], cases[i]))
+    assert net["case_id"][2] == cases[order[int(0.5 * (len(cases) - 1) + 0.5)]]
+    readers = [c for c in net if c.startswith("dice_reader_")]
+    assert len(readers) == 3
+    assert (net[readers] == 1).all(axis=None)  # the stored rater maps are the readers' own masks
+    assert not [c for c in plain if c.startswith(("dice_reader_", "area_sample_"))]
+    picked = cases.index(net["case_id"][0])
+    assert net["area_reader_rater 1"][0] == masks[picked, 0].sum()
+
+
+def test_curve_over_samples_agrees_with_the_metric(drawn: Path, data: Any) -> None:
+    _, _, cases, _, masks = data
+    table = pd.read_csv(drawn / "ged_over_samples__synthetic.csv")
+    net = table[(table["method"] == "net") & (table["output"] == "diverse")].set_index("n_samples")
+    assert net.index.tolist() == [1, 2, 4, 8]
+    expected = []
+    for seed in (0, 1):
+        rng = np.random.default_rng(seed)
+        samples = np.stack([m[rng.integers(0, 3, SAMPLES)] for m in masks])
+        expected.append([score_case(m, s[:4], metrics=["ged"])["ged"] for m, s in zip(masks, samples, strict=True)])
+    assert net.loc[4, "ged"] == pytest.approx(np.mean(expected), abs=1e-12)
+    assert net.loc[4, "n_cases"] == len(cases)
+    oracle = table[table["method"] == "human"].set_index("n_samples")["ged"]
+    assert oracle[8] == pytest.approx(oracle[1] / 8)
+    spread = np.mean([score_case(m, m, metrics=["diversity_raters"])["diversity_raters"] for m in masks])
+    assert oracle[1] == pytest.approx(spread, abs=1e-12)
+    levels = table[(table["method"] == "plain") & (table["output"] == "levels")].set_index("n_samples")["ged"]
+    first = [score_case(m, level_sets(m.mean(0).astype(np.float32), 8)[:2], metrics=["ged"])["ged"] for m in masks]
+    assert levels[2] == pytest.approx(np.mean(first), abs=1e-12)
+
+
+def test_curves_hold_every_run_and_their_mean(drawn: Path) -> None:
+    table = pd.read_csv(drawn / "curves__synthetic__net.csv")
+    loss = table[table["key"] == "loss"].set_index(["run", "step"])["value"]
+    assert loss["fold 0 seed 1", 10] == pytest.approx(1.5)
+    assert loss["mean", 10] == pytest.approx(1.25)
+    assert set(table["key"]) == {"loss", "kl", "val_ged"}
+
+
+def test_per_rater_table_marks_common_masks(drawn: Path) -> None:
+    table = pd.read_csv(drawn / "per_rater__synthetic.csv")
+    kinds = table.groupby(["method", "output"])["kind"].first().to_dict()
+    assert kinds["net", "personalised"] == "method"
+    mean = table[(table["output"] == "personalised") & (table["metric"] == "dice_rater")]
+    assert mean["value"].tolist() == [0.9]
+
+
+def test_only_new_figures_are_drawn(drawn: Path) -> None:
+    results = drawn.parents[1]
+    before = {p.name: p.stat().st_mtime_ns for p in drawn.glob("*.p*")}
+    stale = drawn / "curves__synthetic__gone.png"
+    stale.write_bytes(b"old")
+    paths = draw_figures(results)
+    assert {p.name: p.stat().st_mtime_ns for p in drawn.glob("*.p*")} == before
+    assert {p.stem for p in paths} == set(EXPECTED)
+    draw_figures(results, ["per_rater"], force=True)
+    after = {p.name: p.stat().st_mtime_ns for p in drawn.glob("*.p*")}
+    assert {name for name in after if after[name] != before[name]} == {
+        "per_rater__synthetic.png",
+        "per_rater__synthetic.pdf",
+    }
+    assert "ged_over_samples__synthetic.png" in (drawn / "index.md").read_text()
+
+
+def test_drawing_again_gives_the_same_bytes(drawn: Path) -> None:
+    results = drawn.parents[1]
+    first = {s: (drawn / f"per_rater__synthetic.{s}").read_bytes() for s in ("png", "pdf", "csv")}
+    draw_figures(results, ["per_rater"], force=True)
+    assert first == {s: (drawn / f"per_rater__synthetic.{s}").read_bytes() for s in ("png", "pdf", "csv")}
+
+
+def test_changed_data_leave_pictures_out_but_not_tables(data: Any, fabricate: Make) -> None:
+    f = fabricate()
+    _, options, cases, patients, masks = data
+    n = len(cases)
+    folder = f.cell(
+        "net",
+        {"diverse": {"ged": [0.2] * n, "dice_rater": [0.8] * n, "dice_rater.each": {"rater 1": [0.8] * n}}},
+        dataset="synthetic",
+        data_options=options,
+        fingerprint="of other data",
+        identity="synthetic",
+        case_ids=cases,
+        patient_ids=patients,
+    )
+    zeros = np.zeros((n, 2, 32, 32), np.float32)
+    stored = StoredPredictions(cases, masks.mean(1).astype(np.float32), zeros, requested=50)
+    write_predictions(folder / "predictions" / "test.safetensors", stored)
+    paths = draw_figures(f.results)
+    assert [p.stem for p in paths] == ["per_rater__synthetic"]
+    assert "another fingerprint" in (f.results / "derived" / "figures" / "index.md").read_text()
+
+
+def test_second_table_of_a_data_set_gets_its_own_names(fabricate: Make) -> None:
+    f = fabricate()
+    values = {"personalised": {"dice_rater": [0.5] * 12, "dice_rater.each": {"1": [0.5] * 12}}}
+    f.cell("net", values, preset="smoke")
+    f.cell("net", values, preset="quick")
+    names = sorted(p.stem for p in draw_figures(f.results, ["per_rater"]))
+    assert names == ["per_rater__toy", "per_rater__toy__smoke-mid-by_area-fixed-aaaa"]
+
+
+def test_cases_are_chosen_by_percentile() -> None:
+    diversity = np.array([0.5, np.nan, 0.1, 0.3, 0.2, 0.4, 0.3])
+    chosen = chosen_cases(diversity)
+    assert [p for p, _ in chosen] == [10, 30, 50, 70, 90]
+    assert [i for _, i in chosen] == [4, 3, 6, 5, 0]  # nearest rank; equal values in the order of the cases
+    assert chosen_cases(np.array([0.2])) == [(10, 0)]
+    assert chosen_cases(np.array([np.nan])) == []
+
+
+def test_nothing_drawn_is_cut_away() -> None:
+    mask = np.zeros((1, 100, 80), dtype=bool)
+    mask[0, 3, 70] = mask[0, 60, 75] = True
+    rows, columns = crop_box([mask], (100, 80))
+    assert mask[0, rows, columns].sum() == 2
+    assert rows.stop - rows.start == columns.stop - columns.start
+    assert crop_box([np.zeros((1, 50, 40), bool)], (50, 40)) == (slice(0, 50), slice(0, 40))
+
+
+def test_distances_match_the_metric() -> None:
+    rng = np.random.default_rng(0)
+    samples, raters = rng.random((6, 9, 9)) > 0.6, rng.random((3, 9, 9)) > 0.5
+    samples[2] = raters[1] = False
+    expected = [score_case(raters, samples[:s], metrics=["ged"])["ged"] for s in (1, 3, 6)]
+    np.testing.assert_allclose(ged_over_samples(samples, raters, (1, 3, 6)), expected, atol=1e-12)
+    assert iou_distances(np.stack([samples[2], raters[1]])).tolist() == [[0, 0], [0, 0]]
+    valid = np.array([[True, True, False]])
+    alone = rater_diversity(raters[None], valid)[0]
+    assert alone == pytest.approx(iou_distances(raters[:2]).mean())
+    assert np.isnan(rater_diversity(raters[None], np.zeros((1, 3), bool))).all()
+
+
+def test_command(fabricate: Make) -> None:
+    f = fabricate()
+    f.cell("net", {"personalised": {"dice_rater": [0.5] * 12, "dice_rater.each": {"1": [0.5] * 12}}})
+    found = CliRunner().invoke(command, ["--results", str(f.results), "--kinds", "per_rater"])
+    assert found.exit_code == 0
+    assert "per_rater__toy.png" in found.output
+    wrong = CliRunner().invoke(command, ["--results", str(f.results), "--kinds", "per_ratr"])
+    assert isinstance(wrong.exception, UserError)
+    assert "did you mean 'per_rater'" in str(wrong.exception)
+    assert set(KINDS) == {"qualitative", "curves", "ged_over_samples", "per_rater"}
+
+
+def test_nothing_finished_is_one_sentence(fabricate: Make) -> None:
+    f = fabricate()
+    f.cell("net", None)
+    with pytest.raises(UserError, match="no finished cell"):
+        draw_figures(f.results)
