@@ -13,6 +13,8 @@ eval/<key8>/            metrics.csv, then result.json: its presence means done f
 from __future__ import annotations
 
 import contextlib
+import gzip
+import hashlib
 import json
 import os
 import socket
@@ -24,7 +26,7 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
-from ..core.hashing import digest, file_digest
+from ..core.hashing import digest
 
 PROTOCOL = 1  # raised when the loop, the sampling or the scoring rules change every number
 SCHEMA = {"cell": 1, "train": 1, "result": 1, "multirater-results": 1, "attempt": 1}
@@ -99,6 +101,18 @@ def eval_key(spec: dict[str, Any], metric_versions: dict[str, int]) -> str:
     return digest({"train": spec["train_key"], "eval": spec["eval"], "metrics": metric_versions})
 
 
+def read_metrics(folder: Path) -> bytes:
+    """The bytes of ``metrics.csv`` of an evaluation; published cells keep them packed (``metrics.csv.gz``).
+
+    Raises:
+        OSError: neither is there, or the packed one is not gzip.
+        EOFError: the packed one is cut off.
+    """
+    plain = folder / "metrics.csv"
+    packed = folder / "metrics.csv.gz"
+    return gzip.decompress(packed.read_bytes()) if packed.is_file() and not plain.is_file() else plain.read_bytes()
+
+
 @dataclass(frozen=True)
 class Cell:
     folder: Path
@@ -139,8 +153,11 @@ class Cell:
         if not path.is_file():
             return None
         record = checked(read_json(path), "result", path)
-        metrics = path.with_name("metrics.csv")
-        if record["eval_key"] != key or not metrics.is_file() or file_digest(metrics) != record["metrics_sha256"]:
+        try:
+            metrics = read_metrics(path.parent)
+        except (OSError, EOFError):  # absent, unreadable, or packed data cut off
+            return None
+        if record["eval_key"] != key or hashlib.sha256(metrics).hexdigest() != record["metrics_sha256"]:
             return None
         return record
 

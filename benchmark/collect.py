@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.files import read_json
-from .cell import Cell, State, all_cells, checked, open_results
+from .cell import Cell, State, all_cells, checked, open_results, read_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,8 +117,8 @@ class StoredCell:
         }
 
     @property
-    def metrics_path(self) -> Path:
-        return Cell(self.folder).eval_folder(self.spec["eval_key"]) / "metrics.csv"
+    def metrics_folder(self) -> Path:
+        return Cell(self.folder).eval_folder(self.spec["eval_key"])
 
     def metrics(self, columns: Sequence[str] = METRIC_COLUMNS) -> pd.DataFrame:
         """The case values; text columns are categorical, an undefined value is NaN with its reason beside it.
@@ -129,11 +129,9 @@ class StoredCell:
         import pandas as pd
 
         try:
-            data = self.metrics_path.read_bytes()
-        except OSError as error:
-            raise DamagedCell(
-                f"{self.name}: metrics.csv cannot be read ({error.strerror}); run evaluate again"
-            ) from error
+            data = read_metrics(self.metrics_folder)
+        except (OSError, EOFError) as error:
+            raise DamagedCell(f"{self.name}: metrics.csv cannot be read ({error}); run evaluate again") from error
         if hashlib.sha256(data).hexdigest() != self.result.get("metrics_sha256"):
             raise DamagedCell(f"{self.name}: metrics.csv was changed after its record was written; run evaluate again")
         types: dict[str, Any] = dict.fromkeys(_TEXT, "category")

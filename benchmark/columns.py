@@ -17,8 +17,8 @@ OUTPUT_NOTES = {
     "consensus": "the deterministic mean map as the only mask",
     "personalised": "the map given for each reader; as a set, these R maps are the samples",
     "levels": "trivial: nested level sets of the same cell's mean map",
-    "own_threshold": "trivial: one threshold of the mean map per reader, chosen on validation",
-    "area_ranks": "trivial: the cell's samples sorted by area, one rank per reader, chosen on validation",
+    "own_threshold": "trivial: one threshold of the mean map per reader, chosen on validation patients",
+    "area_ranks": "trivial: the cell's samples sorted by area, one rank per reader by mean area over training patients",
     "common_threshold": "trivial: one threshold of the mean map for all readers, chosen on validation (common mask)",
 }
 

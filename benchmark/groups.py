@@ -208,14 +208,26 @@ def _flat(cell: StoredCell) -> dict[str, Any]:
     return flat
 
 
+def _overrides(cell: StoredCell) -> list[str]:
+    """What the user set by hand, as dotted keys; the data set's options stand in the title of the table."""
+
+    def flat(prefix: str, value: Any) -> list[str]:
+        if isinstance(value, dict):
+            return [item for key, inner in value.items() for item in flat(f"{prefix}.{key}", inner)]
+        return [f"{prefix}={value}"]
+
+    given = cell.spec.get("overrides", {})
+    return [item for section in sorted(given) if section != "dataset" for item in flat(section, given[section])]
+
+
 def _labels(configs: dict[str, StoredCell]) -> dict[str, str]:
-    """For each configuration the options that differ between the configurations of its method."""
+    """For each configuration the options that differ between the configurations of its method, or were set by hand."""
     labels = {}
     flats = {key: {k: _json(v) for k, v in _flat(cell).items()} for key, cell in configs.items()}
     siblings = Counter(cell.method for cell in configs.values())
     for key, cell in configs.items():
-        if siblings[cell.method] == 1:
-            labels[key] = ""
+        if siblings[cell.method] == 1:  # nothing to tell apart from, but what was set by hand is still said
+            labels[key] = ", ".join(_overrides(cell))
             continue
         others = [flats[k] for k, c in configs.items() if c.method == cell.method]
         names = sorted({name for flat in others for name in flat})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class StoredPredictions:
         mean_log: N×2×H×W float32, mean over samples of log(1-p+ε) and log(p+ε).
         raters: N×R×H×W float32 probabilities, or None.
         requested: number of samples asked of the method; it may give fewer.
+        seconds: wall time of the prediction of all cases.
     """
 
     case_ids: list[str]
@@ -41,6 +43,7 @@ class StoredPredictions:
     samples: np.ndarray | None = None
     raters: np.ndarray | None = None
     requested: int = 0
+    seconds: float = 0.0
 
     def select(self, case_ids: Sequence[str], n_samples: int) -> StoredPredictions:
         """Some of the cases and the first `n_samples` of the samples."""
@@ -53,6 +56,7 @@ class StoredPredictions:
             None if self.samples is None else self.samples[index, :n_samples],
             None if self.raters is None else self.raters[index],
             self.requested,
+            self.seconds,
         )
 
     def covers(self, case_ids: Sequence[str], n_samples: int) -> bool:
@@ -81,6 +85,7 @@ def predict_cases(
     Raises:
         UserError: a prediction has the wrong shape or is not a probability.
     """
+    started = time.perf_counter()
     method.eval()
     records = dataset.records
     kept: dict[str, list[np.ndarray]] = {"samples": [], "mean": [], "mean_log": [], "raters": []}
@@ -113,6 +118,7 @@ def predict_cases(
         stacked["samples"],
         stacked["raters"],
         n_samples,
+        time.perf_counter() - started,
     )
 
 
@@ -141,7 +147,7 @@ def check_prediction(prediction: Prediction, image: np.ndarray, case: str, metho
 def write_predictions(path: Path, stored: StoredPredictions) -> None:
     tensors = {"mean": stored.mean, "mean_log": stored.mean_log}
     metadata = {"case_ids": json.dumps(stored.case_ids), "shape": json.dumps(stored.mean.shape[1:]), "n_samples": "0"}
-    metadata["requested"] = str(stored.requested)
+    metadata |= {"requested": str(stored.requested), "seconds": f"{stored.seconds:.3f}"}
     if stored.samples is not None:
         n, count = stored.samples.shape[:2]
         tensors["samples"] = np.packbits(stored.samples.reshape(n, count, -1), axis=-1)
@@ -177,4 +183,5 @@ def read_predictions(path: Path) -> StoredPredictions:
         samples,
         tensors.get("raters"),
         int(metadata["requested"]),
+        float(metadata["seconds"]),
     )

@@ -97,6 +97,7 @@ def plan(
             continue
         for fold in folds:
             _check_split(data, fold, config["train"]["select"])
+            config["overrides"] = {k: dict(v) for k, v in overrides.items()}
             # One cell per preset: presets differ in the number of samples and scored cases.
             human = {"method": {"name": HUMAN, "version": 1, "options": {}}, "train": {"preset": preset}}
             report.cells.append(_cell(results, data, {**config, **human}, fold, 0))
@@ -117,7 +118,8 @@ def _check_split(data: Any, fold: int, select: str) -> None:
         if not len(cases):
             advice = "--set train.select=last" if part == "validation" else "another --fold or more patients"
             raise UserError(
-                f"fold {fold} of {data.name!r} (split {split.name}, {len(data)} cases) has no {part} cases; use {advice}"
+                f"fold {fold} of {data.name!r} (split {split.name}, {len(data)} cases) has no {part} cases; "
+                f"use {advice}"
             )
 
 
@@ -264,7 +266,7 @@ def evaluate(results: Path, overrides: Mapping[str, Mapping[str, Any]], force: b
         report.cells.append(cell)
         if cell.result(spec["eval_key"]) is None or force:
             data = open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"])
-            score(cell, spec, data, Heartbeat(cell.folder / "progress.json"), {})
+            score(cell, spec, data, Heartbeat(cell.folder / "progress.json"))
             write_json(cell.folder / "spec.json", spec)
             (cell.folder / "progress.json").unlink(missing_ok=True)
     if not report.cells:

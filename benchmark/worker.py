@@ -81,7 +81,6 @@ def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat) -> None:
             f"the data of {spec['dataset']['name']!r} have changed since this cell was planned (fingerprint "
             f"{dataset.fingerprint}, planned {spec['dataset']['fingerprint']}); run again to plan new cells"
         )
-    seconds: dict[str, float] = {}
     target = torch.device(device)
     if spec["method"]["name"] != HUMAN:
         method = None
@@ -89,9 +88,9 @@ def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat) -> None:
             method = _train(cell, spec, dataset, target, heartbeat)
         if not _predicted(cell, spec, dataset):
             method = method or _load(cell, spec, dataset, target)
-            seconds["predict"] = _predict(cell, spec, dataset, method, target, heartbeat)
+            _predict(cell, spec, dataset, method, target, heartbeat)
     if cell.result(spec["eval_key"]) is None:
-        evaluate(cell, spec, dataset, heartbeat, seconds)
+        evaluate(cell, spec, dataset, heartbeat)
 
 
 def _build(spec: dict[str, Any], dataset: Any, device: Any) -> Any:
@@ -202,10 +201,9 @@ def _predicted(cell: Cell, spec: dict[str, Any], dataset: Any) -> bool:
     )
 
 
-def _predict(cell: Cell, spec: dict[str, Any], dataset: Any, method: Any, device: Any, heartbeat: Heartbeat) -> float:
+def _predict(cell: Cell, spec: dict[str, Any], dataset: Any, method: Any, device: Any, heartbeat: Heartbeat) -> None:
     from .predictions import predict_cases, write_predictions
 
-    started = time.perf_counter()
     # Test last: its file marks the predictions as complete.
     for part in ("val", "test"):
         indices = parts(spec, dataset)[part]
@@ -217,16 +215,16 @@ def _predict(cell: Cell, spec: dict[str, Any], dataset: Any, method: Any, device
 
         stored = predict_cases(method, dataset, indices, spec["eval"]["n_samples"], spec["seed"], device, tick)
         write_predictions(cell.predictions(part), stored)
-    return time.perf_counter() - started
 
 
-def evaluate(cell: Cell, spec: dict[str, Any], dataset: Any, heartbeat: Heartbeat, seconds: dict[str, float]) -> None:
+def evaluate(cell: Cell, spec: dict[str, Any], dataset: Any, heartbeat: Heartbeat) -> None:
     """Write ``metrics.csv``, then ``result.json``."""
     from . import provenance
     from .evaluation import Evaluation
     from .predictions import read_predictions
 
     started = time.perf_counter()
+    seconds: dict[str, float] = {}
     test = parts(spec, dataset)["test"]
     evaluation = Evaluation(
         dataset, dataset.describe(), spec["fold"], test, lambda done, total: heartbeat("score", done, total)
@@ -244,6 +242,7 @@ def evaluate(cell: Cell, spec: dict[str, Any], dataset: Any, heartbeat: Heartbea
                     f"{len(cases)} are asked for; predict them with `multirater run --set eval.n_samples={count}`"
                 )
             stored[part] = found.select(cases, count)
+        seconds["predict"] = stored["test"].seconds
         evaluation.method(stored["test"], stored.get("val"), count)
     frame = evaluation.frame()
     folder = cell.eval_folder(spec["eval_key"])

@@ -1,3 +1,5 @@
+import gzip
+import hashlib
 import json
 import os
 import socket
@@ -80,8 +82,6 @@ def test_a_result_counts_only_with_its_key_and_checksum(tmp_path):
     record = {"schema": {"name": "result", "version": 1}, "eval_key": "e" * 64, "metrics_sha256": "0"}
     (folder / "result.json").write_text(json.dumps(record))
     assert cell.result("e" * 64) is None
-    import hashlib
-
     record["metrics_sha256"] = hashlib.sha256(b"a\n1\n").hexdigest()
     (folder / "result.json").write_text(json.dumps(record))
     assert cell.state() is State.DONE
@@ -91,7 +91,21 @@ def test_a_result_counts_only_with_its_key_and_checksum(tmp_path):
 
 def test_a_newer_results_folder_is_refused_with_advice(tmp_path):
     (tmp_path / "index.json").write_text(json.dumps({"schema": {"name": "multirater-results", "version": 99}}))
-    with pytest.raises(UserError, match="newer multirater .*upgrade"):
+    with pytest.raises(UserError, match=r"newer multirater .*upgrade"):
         open_results(tmp_path)
     with pytest.raises(UserError, match="no results in"):
         open_results(tmp_path / "absent")
+
+
+def test_packed_metrics_count_as_a_result(tmp_path):
+    cell = Cell.plan(tmp_path, spec())
+    folder = cell.eval_folder("e" * 64)
+    folder.mkdir(parents=True)
+    record = {"schema": {"name": "result", "version": 1}, "eval_key": "e" * 64}
+    record["metrics_sha256"] = hashlib.sha256(b"a\n1\n").hexdigest()
+    (folder / "result.json").write_text(json.dumps(record))
+    packed = gzip.compress(b"a\n1\n")
+    (folder / "metrics.csv.gz").write_bytes(packed)
+    assert cell.state() is State.DONE
+    (folder / "metrics.csv.gz").write_bytes(packed[:-4])  # cut off
+    assert cell.state() is State.PENDING
