@@ -1,8 +1,8 @@
 """Copy finished results into a folder to commit: ``python -m multirater.benchmark.publish FROM TO``.
 
 Kept per cell: the specification, the training record and history, the evaluation record, and the case values packed
-with gzip. Left behind: weights, predictions, logs. The copy is itself a results folder: its leaderboard can be made again
-with ``multirater leaderboard --results TO``.
+with gzip. Left behind: weights, predictions, logs. The copy is itself a results folder: its leaderboard can be made
+again with ``multirater leaderboard --results TO``.
 """
 
 from __future__ import annotations
