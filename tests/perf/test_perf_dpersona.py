@@ -1,0 +1,203 @@
+"""Training steps of D-Persona against a literal reading of the released code: the same loss in less time.
+
+The reference tiles the code over all pixels, decodes sample by sample, runs the heads one by one and keeps gradients
+through the whole network in stage 2. Times are processor time on one thread, which other load hardly changes.
+
+How much a whole step can gain is bounded by what both sides must compute: trunk and encoders forward and backward in
+stage 1 (four fifths of a step), the trunk forward and the heads forward and backward in stage 2. The fusion head on its
+own shows what the shared base and the gradient through the attaining codes bring.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from multirater.datasets.base import DataDescription
+from multirater.methods import create_method
+from multirater.methods.dpersona import DPersona
+from multirater.methods.experts import ExpertHeads
+from multirater.methods.fusion import FusionHead
+from multirater.methods.losses import batch_dice_loss, draw_rater
+from torch import Tensor
+
+pytestmark = pytest.mark.perf
+BATCH, RATERS, SIZE = 12, 4, 128
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def method() -> DPersona:
+    torch.manual_seed(0)
+    data = DataDescription("perf", 1, 1, RATERS, ("1", "2", "3", "4"), "derived", 2, (SIZE, SIZE))
+    # no dropout: its draws differ between a grouped network and single ones, and the losses are to be compared
+    return create_method("dpersona", data, fidelity="authors", latent_bias="small", head_dropout=0.0).train()
+
+
+@pytest.fixture(scope="module")
+def batch() -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    row, column = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    distance = ((row - 64) ** 2 + (column - 64) ** 2).sqrt()
+    masks = torch.stack([distance < radius for radius in (16, 20, 24, 28)]).to(torch.uint8)
+    return {
+        "image": torch.rand(BATCH, 1, SIZE, SIZE, generator=generator),
+        "masks": masks.expand(BATCH, -1, -1, -1),
+        "rater_valid": torch.ones(BATCH, RATERS, dtype=torch.bool),
+    }
+
+
+# -- the literal reference ----------------------------------------------------------------------
+
+
+def tile(code: Tensor, dim: int, repeats: int) -> Tensor:
+    size = code.size(dim)
+    reps = [1] * code.dim()
+    reps[dim] = repeats
+    index = torch.cat([torch.arange(repeats) * size + i for i in range(size)])
+    return torch.index_select(code.repeat(*reps), dim, index)
+
+
+def fcomb(fusion: FusionHead, features: Tensor, code: Tensor) -> Tensor:
+    z = tile(tile(code.unsqueeze(2), 2, features.shape[2]).unsqueeze(3), 3, features.shape[3])
+    x = torch.cat([features, z], 1)
+    for layer in fusion.layers[:-1]:
+        x = F.relu(layer(x))
+    return fusion.layers[-1](x)
+
+
+def literal_stage_1(method: DPersona, batch: dict[str, Any]) -> Tensor:
+    images, masks = batch["image"], batch["masks"].float()
+    rater = draw_rater(batch["rater_valid"], per_image=False)
+    noise = torch.randn(BATCH, 11, 6)
+    features = method.trunk(images)
+    prior, posterior = method.prior(images), method.posterior(torch.cat([images, masks], 1))
+    reconstruction = fcomb(method.fusion, features, posterior.mean + posterior.std * noise[:, 0])
+    samples = [fcomb(method.fusion, features, prior.mean + prior.std * noise[:, s]) for s in range(1, 11)]
+    stack = torch.cat(samples, 1)
+    bounds = torch.stack([stack.max(1).values, stack.min(1).values], 1)
+    target = torch.stack([masks.max(1).values, masks.min(1).values], 1)
+    pairs = torch.distributions.kl_divergence(
+        torch.distributions.Normal(posterior.mean, posterior.std), torch.distributions.Normal(prior.mean, prior.std)
+    )
+    loss = batch_dice_loss(reconstruction, masks[torch.arange(BATCH), rater].unsqueeze(1))
+    loss = loss + pairs.sum(-1).mean() + 0.5 * batch_dice_loss(bounds, target)
+    norms = 0.0
+    for module in (method.posterior, method.prior, *method.fusion.layers[:-1]):
+        for parameter in module.parameters():
+            norms = norms + parameter.norm()
+    return loss + 1e-5 * norms
+
+
+def head(heads: ExpertHeads, rater: int, features: Tensor) -> Tensor:
+    x = features
+    for index, conv in enumerate(heads.convs):
+        if index in (2, 4):
+            x = F.avg_pool2d(x, 2)
+        count = conv.out_channels // RATERS
+        rows = slice(rater * count, (rater + 1) * count)
+        x = F.relu(F.conv2d(x, conv.weight[rows], conv.bias[rows], padding=3))
+    return x.mean(2).mean(2)
+
+
+def literal_stage_2(method: DPersona, batch: dict[str, Any]) -> Tensor:
+    images, masks = batch["image"], batch["masks"].float()
+    features, prior = method.trunk(images), method.prior(images)
+    noise = torch.randn(BATCH, 100, 6)
+    with torch.no_grad():
+        bank = torch.stack([prior.mean + prior.std * noise[:, s] for s in range(100)], 1)
+    maps = []
+    for rater in range(RATERS):
+        query = head(method.heads, rater, features)
+        weights = torch.softmax((bank @ query.unsqueeze(2)).squeeze(2), 1)
+        maps.append(fcomb(method.fusion, features, (weights.unsqueeze(2) * bank).sum(1)))
+    return batch_dice_loss(torch.cat(maps, 1), masks)
+
+
+# -- timing -------------------------------------------------------------------------------------
+
+
+def seconds(action: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.process_time()
+    value = action()
+    return value, time.process_time() - start
+
+
+def ratio(name: str, ours: Callable[[], float], literal: Callable[[], float], rounds: int = 3) -> float:
+    """How many times less processor time `ours` takes for the same value; alternating rounds, the least of each."""
+    fast, slow = [], []
+    for _ in range(rounds):
+        value, spent = seconds(ours)
+        reference, spent_literally = seconds(literal)
+        assert value == pytest.approx(reference, rel=2e-5)
+        fast.append(spent)
+        slow.append(spent_literally)
+    print(f"{name}: literal {min(slow):.2f} s, here {min(fast):.2f} s, ratio {min(slow) / min(fast):.2f}")
+    return min(slow) / min(fast)
+
+
+def step_ratio(method: DPersona, batch: dict[str, Any], stage: str, literal: Callable[..., Tensor]) -> float:
+    ours = copy.deepcopy(method)
+    plain = copy.deepcopy(method).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    trained = {id(p) for p in ours.parameters_for(stage)}
+    for parameter in ours.parameters():
+        parameter.requires_grad_(id(parameter) in trained)
+
+    def step(which: DPersona, loss_of: Callable[[], Tensor]) -> float:
+        which.zero_grad()
+        torch.manual_seed(5)
+        loss = loss_of()
+        loss.backward()
+        return loss.item()
+
+    return ratio(
+        stage,
+        lambda: step(ours, lambda: ours.training_step(batch, stage)[0]),
+        lambda: step(plain, lambda: literal(plain, batch)),
+    )
+
+
+def test_stage_1_step(method: DPersona, batch: dict[str, Any]) -> None:
+    assert step_ratio(method, batch, "diverse", literal_stage_1) >= 1.15
+
+
+def test_stage_2_step(method: DPersona, batch: dict[str, Any]) -> None:
+    assert step_ratio(method, batch, "personalised", literal_stage_2) >= 1.1
+
+
+def test_bound_of_ten_samples(method: DPersona) -> None:
+    features = torch.randn(BATCH, 16, SIZE, SIZE).contiguous(memory_format=torch.channels_last).requires_grad_()
+    codes = torch.randn(BATCH, 10, 6)
+
+    def backward(bounds: Tensor) -> float:
+        value = bounds.square().mean()
+        value.backward()
+        return value.item()
+
+    def literal() -> float:
+        stack = torch.cat([fcomb(method.fusion, features, codes[:, s]) for s in range(10)], 1)
+        return backward(torch.stack([stack.max(1).values, stack.min(1).values], 1))
+
+    assert ratio("bound", lambda: backward(method.fusion.extremes(features, codes)), literal) >= 1.5
+
+
+@torch.no_grad()
+def test_decoding_fifty_samples(method: DPersona) -> None:
+    features, codes = torch.randn(1, 16, SIZE, SIZE), torch.randn(1, 50, 6)
+
+    def literal() -> float:
+        return torch.cat([fcomb(method.fusion, features, codes[:, s]) for s in range(50)], 1).square().mean().item()
+
+    assert ratio("decode", lambda: method.fusion(features, codes).square().mean().item(), literal, 5) >= 1.5
