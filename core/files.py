@@ -29,10 +29,12 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except PermissionError as error:
-        raise UserError(f"cannot write {path}: permission denied; choose a folder you may write to") from error
+    except OSError as error:  # permission, read-only file system, disk full, a file where a folder should be
+        why = (error.strerror or str(error)).lower()
+        raise UserError(f"cannot write {path}: {why}; mend that or choose a folder you may write to") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -42,10 +42,10 @@ class ArrayStore:
             except OSError:
                 if not ArrayStore.complete(folder):
                     raise
-        except PermissionError as error:
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
             raise UserError(
-                f"cannot write the cache {folder.parent}: permission denied; "
-                f"set MULTIRATER_CACHE to a folder you may write to"
+                f"cannot write the cache {folder.parent}: {why}; set MULTIRATER_CACHE to a folder you may write to"
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -225,6 +225,20 @@ def test_no_write_permission_is_one_sentence(environment, tmp_path):
     assert "permission denied" in done.stderr
 
 
+def test_a_file_where_the_results_should_be_is_one_sentence(environment, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("mine")
+    for results, message in ((blocked, "is a file, not a folder"), (blocked / "results", "not a directory")):
+        done = run(environment, results)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    assert blocked.read_text() == "mine"
+    done = run({**environment, "MULTIRATER_CACHE": str(blocked / "cache")}, tmp_path / "results")
+    assert done.returncode == 2
+    assert "set MULTIRATER_CACHE to a folder you may write to" in done.stderr
+
+
 def test_a_refused_method_in_a_list_is_skipped_with_its_reason(environment, tmp_path):
     done = run(
         environment, tmp_path, "--no-figures", "--set", "dataset.identity=none", method="dpersona,unet_soft"
