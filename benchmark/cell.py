@@ -119,12 +119,12 @@ class Cell:
 
     @classmethod
     def plan(cls, results: Path, spec: dict[str, Any]) -> Cell:
-        """The cell of a specification; writes ``spec.json`` if it is new."""
+        """The cell of a specification; writes ``spec.json`` if it is new or says something else."""
         name = f"f{spec['fold']}-s{spec['seed']}-{spec['train_key'][:8]}"
         cell = cls(results / "cells" / spec["method"]["name"] / spec["dataset"]["name"] / name)
-        # The train key decides the folder; the evaluation asked for last is what the spec names.
+        # The train key decides the folder; what else the spec names (the evaluation, the preset) is what was asked last.
         path = cell.folder / "spec.json"
-        if not path.is_file() or read_json(path).get("eval_key") != spec["eval_key"]:
+        if not path.is_file() or read_json(path) != spec:
             write_json(path, spec)
         return cell
 

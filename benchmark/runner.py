@@ -131,6 +131,8 @@ def _cell(results: Path, data: Any, config: dict[str, Any], fold: int, seed: int
         **config,
         "dataset": {
             **config["dataset"],
+            # As the data set settled them: an option left to it (which slices?) is recorded with its value.
+            "options": {**config["dataset"]["options"], **data.options},
             "fingerprint": data.fingerprint,
             "split": split.name,
             "split_hash": split.hash,
