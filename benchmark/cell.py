@@ -13,9 +13,9 @@ eval/<key8>/            metrics.csv, then result.json: its presence means done f
 from __future__ import annotations
 
 import contextlib
-import gzip
 import hashlib
 import json
+import lzma
 import os
 import socket
 import time
@@ -102,15 +102,18 @@ def eval_key(spec: dict[str, Any], metric_versions: dict[str, int]) -> str:
 
 
 def read_metrics(folder: Path) -> bytes:
-    """The bytes of ``metrics.csv`` of an evaluation; published cells keep them packed (``metrics.csv.gz``).
+    """The bytes of ``metrics.csv`` of an evaluation; published cells keep them packed (``metrics.csv.xz``).
 
     Raises:
-        OSError: neither is there, or the packed one is not gzip.
-        EOFError: the packed one is cut off.
+        OSError: neither is there, or the packed one is damaged.
     """
-    plain = folder / "metrics.csv"
-    packed = folder / "metrics.csv.gz"
-    return gzip.decompress(packed.read_bytes()) if packed.is_file() and not plain.is_file() else plain.read_bytes()
+    plain, packed = folder / "metrics.csv", folder / "metrics.csv.xz"
+    if plain.is_file() or not packed.is_file():
+        return plain.read_bytes()
+    try:
+        return lzma.decompress(packed.read_bytes())
+    except lzma.LZMAError as error:
+        raise OSError(f"{packed} is damaged: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ class Cell:
         record = checked(read_json(path), "result", path)
         try:
             metrics = read_metrics(path.parent)
-        except (OSError, EOFError):  # absent, unreadable, or packed data cut off
+        except OSError:
             return None
         if record["eval_key"] != key or hashlib.sha256(metrics).hexdigest() != record["metrics_sha256"]:
             return None

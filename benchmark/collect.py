@@ -130,7 +130,7 @@ class StoredCell:
 
         try:
             data = read_metrics(self.metrics_folder)
-        except (OSError, EOFError) as error:
+        except OSError as error:
             raise DamagedCell(f"{self.name}: metrics.csv cannot be read ({error}); run evaluate again") from error
         if hashlib.sha256(data).hexdigest() != self.result.get("metrics_sha256"):
             raise DamagedCell(f"{self.name}: metrics.csv was changed after its record was written; run evaluate again")

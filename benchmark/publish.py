@@ -1,20 +1,22 @@
 """Copy finished results into a folder to commit: ``python -m multirater.benchmark.publish FROM TO``.
 
-Kept per cell: the specification, the training record and history, the evaluation record, and the case values packed
-with gzip. Left behind: weights, predictions, logs. The copy is itself a results folder: its leaderboard can be made
-again with ``multirater leaderboard --results TO``.
+Kept per cell: the specification, the training record and history, the evaluation record, and the case values packed;
+beside them leaderboard, figures, a compact table and each seed on its own. Left behind: weights, predictions, logs.
+The copy is itself a results folder: its leaderboard can be made again with ``multirater leaderboard --results TO``.
 """
 
 from __future__ import annotations
 
-import gzip
+import lzma
 import shutil
 import sys
 from pathlib import Path
 
 from ..core.errors import UserError
-from ..core.files import write_bytes
+from ..core.files import write_bytes, write_text
 from .cell import State, all_cells, open_results, read_metrics
+from .collect import load_results
+from .summary import compact_table, seeds_table
 
 RECORDS = ("spec.json", "train.json", "history.csv")
 TABLES = ("leaderboard.md", "leaderboard.csv", "leaderboard_details.csv")
@@ -45,9 +47,11 @@ def publish(source: Path, target: Path) -> int:
                 write_bytes(folder / name, (cell.folder / name).read_bytes())
         packed = folder / record.relative_to(cell.folder)
         write_bytes(packed / "result.json", (record / "result.json").read_bytes())
-        write_bytes(packed / "metrics.csv.gz", gzip.compress(read_metrics(record), 9, mtime=0))
+        write_bytes(packed / "metrics.csv.xz", lzma.compress(read_metrics(record), preset=9 | lzma.PRESET_EXTREME))
     for name in TABLES:
         shutil.copy(source / "derived" / name, target / name)
+    write_text(target / "table.md", compact_table(target / "leaderboard.csv"))
+    write_text(target / "seeds.md", seeds_table(load_results(source)))
     shutil.copytree(source / "derived" / "figures", target / "figures")
     return len(cells)
 

@@ -73,6 +73,7 @@ def command(file: Path, variant: str, metrics: str | None, spatial_dims: int, as
 def _print(file: Path, data: ScoreFile, scores: dict[str, Scores], same: list[str], wanted: list[str] | None) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from ..score import in_order, summarise
 
@@ -87,7 +88,9 @@ def _print(file: Path, data: ScoreFile, scores: dict[str, Scores], same: list[st
     title = f"{file.name}: {count} case{'s' if count > 1 else ''}"
     if not side_by_side:
         title += f", variant {next(iter(scores))}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, show_edge=False)
+    table = Table(
+        title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, show_edge=False
+    )
     table.add_column("metric", no_wrap=True)
     if side_by_side:
         for variant in scores:
@@ -100,9 +103,9 @@ def _print(file: Path, data: ScoreFile, scores: dict[str, Scores], same: list[st
         for i, line in enumerate(lines):
             per_variant = [rows[name][i] if name in rows else None for rows in found.values()]
             if side_by_side:
-                table.add_row(line.name, *(_cell(row) for row in per_variant))
+                table.add_row(Text(line.name), *(_cell(row) for row in per_variant))
             else:
-                table.add_row(line.name, _number(line.mean), str(line.n - line.undefined), str(line.undefined))
+                table.add_row(Text(line.name), _number(line.mean), str(line.n - line.undefined), str(line.undefined))
     console = Console(width=None if _is_terminal() else 250, highlight=False)
     console.print(table)
     if side_by_side:

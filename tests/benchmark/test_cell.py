@@ -1,6 +1,6 @@
-import gzip
 import hashlib
 import json
+import lzma
 import os
 import socket
 
@@ -104,8 +104,8 @@ def test_packed_metrics_count_as_a_result(tmp_path):
     record = {"schema": {"name": "result", "version": 1}, "eval_key": "e" * 64}
     record["metrics_sha256"] = hashlib.sha256(b"a\n1\n").hexdigest()
     (folder / "result.json").write_text(json.dumps(record))
-    packed = gzip.compress(b"a\n1\n")
-    (folder / "metrics.csv.gz").write_bytes(packed)
+    packed = lzma.compress(b"a\n1\n")
+    (folder / "metrics.csv.xz").write_bytes(packed)
     assert cell.state() is State.DONE
-    (folder / "metrics.csv.gz").write_bytes(packed[:-4])  # cut off
+    (folder / "metrics.csv.xz").write_bytes(packed[:-4])  # cut off
     assert cell.state() is State.PENDING
