@@ -125,7 +125,7 @@ class Cell:
         """The cell of a specification; writes ``spec.json`` if it is new or says something else."""
         name = f"f{spec['fold']}-s{spec['seed']}-{spec['train_key'][:8]}"
         cell = cls(results / "cells" / spec["method"]["name"] / spec["dataset"]["name"] / name)
-        # The train key decides the folder; what else the spec names (the evaluation, the preset) is what was asked last.
+        # The train key decides the folder; what else the spec names (evaluation, preset) is what was asked last.
         path = cell.folder / "spec.json"
         if not path.is_file() or read_json(path) != spec:
             write_json(path, spec)

@@ -37,7 +37,7 @@ def compact_table(leaderboard: Path) -> str:
     Args:
         leaderboard: ``leaderboard.csv`` of one data set, set, identity and preset.
     """
-    frame = pd.read_csv(leaderboard, keep_default_na=False, na_values={"value": [""], "ci_low": [""]})
+    frame = pd.read_csv(leaderboard, keep_default_na=False, na_values={"value": [""], "ci_low": [""], "ci_high": [""]})
     frame = frame[frame.variant == "canonical"]
     raters = [m for m in dict.fromkeys(frame.metric) if m.startswith("dice_rater[")]
     columns: dict[str, Callable[[pd.DataFrame], str]] = {

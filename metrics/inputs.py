@@ -193,6 +193,12 @@ def read_case(
     if several and maps is not None and channels is None:
         raise _shape_error("probs", maps.shape, f"classes {list(evaluated)} need a channel axis after the samples")
 
+    if chosen.dtype == bool:
+        spare = {"probs": (maps, 2), "rater_probs": (rater_probs, 2), "mean_prob": (mean_prob, 1)}
+        for name, (value, axes) in spare.items():
+            shape = np.shape(value)
+            if value is not None and len(shape) == axes + len(spatial) and shape[axes - 1] != 2:
+                raise _shape_error(name, shape, "boolean raters go with two channels (background first) or none")
     personal, personal_labels = None, None
     if rater_probs is not None:
         personal, personal_labels = _rater_maps(rater_probs, everyone.shape, present, evaluated)

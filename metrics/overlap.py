@@ -10,6 +10,7 @@ is exact as well.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,12 +28,14 @@ _BLOCK_WORDS = 1 << 16
 # Float elements converted at once in the matrix product.
 _BLOCK_FLOATS = 1 << 22
 _EXACT_FLOAT32 = 1 << 24
+_WORTH_CUTTING = 0.7
 
 
 def crop(groups: Sequence[Mask]) -> list[Mask]:
     """Cut masks (each group k×spatial) to the bounding box of their union; pixels outside add nothing to any overlap.
 
-    Returns views; groups without any True pixel anywhere come back with no pixels at all.
+    Returns views; groups without any True pixel anywhere come back with no pixels at all. A box that covers nearly the
+    whole image is not cut out: copying its rows later costs more than the few pixels saved.
     """
     union = np.logical_or.reduce([np.logical_or.reduce(g, axis=0) for g in groups if len(g)])
     box: list[slice] = [slice(None)]
@@ -43,6 +46,8 @@ def crop(groups: Sequence[Mask]) -> list[Mask]:
             return [g[..., :0] for g in groups]
         box.append(slice(first, len(line) - int(line[::-1].argmax())))
     index = tuple(box)
+    if union[index[1:]].size > _WORTH_CUTTING * union.size:
+        return list(groups)
     return [g[index] for g in groups]
 
 
@@ -72,13 +77,36 @@ def _count_bits(words: NDArray[np.uint64], pixels: int) -> NDArray[np.int64]:
     total, width = words.shape
     out = np.empty((total, total), np.int64)
     accumulator = np.uint32 if pixels < 1 << 32 else np.int64
-    step = max(1, _BLOCK_WORDS // max(1, total * width))
+    step = min(total, max(1, _BLOCK_WORDS // max(1, total * width)))
+    both, bits = _buffers(step * total * width)
     for start in range(0, total, step):
         stop = min(total, start + step)
-        part = np.bitwise_count(words[start:stop, None] & words[None, start:]).sum(-1, dtype=accumulator)
+        shape = (stop - start, total - start, width)
+        size = math.prod(shape)
+        np.bitwise_and(words[start:stop, None], words[None, start:], out=both[:size].reshape(shape))
+        np.bitwise_count(both[:size], out=bits[:size])
+        part = bits[:size].reshape(shape).sum(-1, dtype=accumulator)
         out[start:stop, start:] = part
         out[start:, start:stop] = part.T
     return out
+
+
+class _Scratch(threading.local):
+    """Buffers of a thread: fresh arrays of this size are mapped and cleared page by page, a third of the whole time."""
+
+    both = np.empty(0, np.uint64)
+    bits = np.empty(0, np.uint8)
+
+
+_scratch = _Scratch()
+
+
+def _buffers(size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    if size > _BLOCK_WORDS:  # a single row of very many masks: not worth keeping
+        return np.empty(size, np.uint64), np.empty(size, np.uint8)
+    if not len(_scratch.both):
+        _scratch.both, _scratch.bits = np.empty(_BLOCK_WORDS, np.uint64), np.empty(_BLOCK_WORDS, np.uint8)
+    return _scratch.both, _scratch.bits
 
 
 def _multiply(flat: Mask) -> NDArray[np.int64]:
