@@ -22,7 +22,7 @@ from .convention import CANONICAL, FIVE_LEVELS, Convention, conventions_of
 from .inputs import read_case
 from .matching import moved_similarity, transport
 from .mean_map import passes_of_votes, votes
-from .overlap import Floats, fraction, over_classes
+from .overlap import Floats, fraction, intersections, over_classes
 
 DRAWS = 200
 _LARGEST_SPLIT = 20  # C(20, 10) = 184 756 halves
@@ -84,11 +84,12 @@ def _vote_tables(view: CaseView) -> list[NDArray[np.int64]]:
     if key not in view.memory:
         tables = []
         for label in view.classes:
-            masks = view.cropped(label)[0].reshape(view.R, -1)
-            levels = view.R + 1
-            cell = masks.astype(np.intp) * levels + votes(masks) + 2 * levels * np.arange(view.R)[:, None]
-            counts = np.bincount(cell.ravel(), minlength=view.R * 2 * levels)
-            tables.append(counts.reshape(view.R, 2, levels))
+            masks = view.cropped(label)[0]
+            by_votes = votes(masks) == np.arange(view.R + 1).reshape(-1, *[1] * (masks.ndim - 1))
+            counts = intersections([masks, by_votes])
+            marked = counts[: view.R, view.R :]
+            left_out = counts.diagonal()[view.R :] - marked
+            tables.append(np.stack([left_out, marked], axis=1))
         view.memory[key] = tables
     found = view.memory[key]
     assert isinstance(found, list)
