@@ -16,7 +16,7 @@ SET     ?=
 BIN := $(VENV)/bin
 RUN := $(BIN)/multirater
 INSTALLED := $(VENV)/.installed
-SETS := $(foreach s,$(SET),--set $(s))
+SETS := $(foreach s,$(SET),--set '$(s)')
 
 .PHONY: help bench test test-slow perf lint format leaderboard figures clean .venv
 .DEFAULT_GOAL := help
@@ -63,4 +63,4 @@ format: $(INSTALLED)  ## rewrite the code in the house format
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the environment and derived files; results/cells and results/published stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis results/derived *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis $(RESULTS)/derived *.egg-info

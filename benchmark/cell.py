@@ -19,8 +19,10 @@ import lzma
 import os
 import socket
 import time
+import uuid
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from ..core.hashing import digest
 
 PROTOCOL = 1  # raised when the loop, the sampling or the scoring rules change every number
 SCHEMA = {"cell": 1, "train": 1, "result": 1, "multirater-results": 1, "attempt": 1}
+PATHS = ("root", "config", "backbone_weights")  # options that name a place on this machine
 HUMAN = "human"  # the pseudo-method whose cell holds the human and oracle rows of a data set
 
 
@@ -46,14 +49,14 @@ def schema(name: str) -> dict[str, Any]:
     return {"name": name, "version": SCHEMA[name]}
 
 
-def checked(record: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+def checked(record: Any, name: str, path: Path) -> dict[str, Any]:
     """Refuse a record of another kind or of a newer version.
 
     Raises:
         UserError: with the advice to upgrade.
     """
-    found = record.get("schema", {})
-    if found.get("name") != name:
+    found = record.get("schema") if isinstance(record, dict) else None
+    if not isinstance(found, dict) or found.get("name") != name or not isinstance(found.get("version"), int):
         raise UserError(f"{path} is not a {name!r} record of multirater; point --results to a results folder")
     if found["version"] > SCHEMA[name]:
         raise UserError(
@@ -92,9 +95,11 @@ def open_results(folder: Path, create: bool = False) -> Path:
 def train_key(spec: dict[str, Any]) -> str:
     """Identity of a training: what changes its numbers, and nothing else (no paths, device, threads)."""
     dataset = {k: v for k, v in spec["dataset"].items() if k not in ("options", "notice")}
-    dataset["options"] = {k: v for k, v in spec["dataset"]["options"].items() if k not in ("root", "config")}
-    parts = {k: spec[k] for k in ("method", "train", "fold", "seed", "protocol")}
-    return digest({**parts, "dataset": dataset})
+    dataset["options"] = {k: v for k, v in spec["dataset"]["options"].items() if k not in PATHS}
+    # A file counts by its content (``files``), not by where it lies.
+    method = {**spec["method"], "options": {k: v for k, v in spec["method"]["options"].items() if k not in PATHS}}
+    parts = {k: spec[k] for k in ("train", "fold", "seed", "protocol")}
+    return digest({**parts, "method": method, "dataset": dataset})
 
 
 def eval_key(spec: dict[str, Any], metric_versions: dict[str, int]) -> str:
@@ -174,7 +179,7 @@ class Cell:
         if self.train_record.is_file() and self.predictions("test").is_file():
             return State.TRAINED
         last = self.last_attempt()
-        if last and last.get("outcome") in ("error", "diverged"):
+        if last and last.get("outcome") in ("error", "diverged", "refused"):
             return State.FAILED
         return State.PENDING
 
@@ -191,17 +196,25 @@ class Cell:
 
     def new_attempt(self) -> Path:
         attempts = self.attempts()
-        folder = self.folder / "attempts" / str(int(attempts[-1].name) + 1 if attempts else 1)
-        folder.mkdir(parents=True)
-        return folder
+        number = int(attempts[-1].name) + 1 if attempts else 1
+        while True:
+            folder = self.folder / "attempts" / str(number)
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:  # another coordinator was quicker
+                number += 1
+            else:
+                return folder
 
     def claim(self) -> dict[str, Any] | None:
+        """Who holds the cell, with the time of the owner's last sign of life."""
+        path = self.folder / "claim.json"
         try:
-            return json.loads((self.folder / "claim.json").read_text())
+            return {**json.loads(path.read_text()), "time": path.stat().st_mtime}
         except FileNotFoundError:
             return None
         except json.JSONDecodeError:
-            return {}  # killed while claiming: an owner that is not alive
+            return {}  # damaged: an owner that is not alive
 
     def take(self) -> bool:
         """Claim the cell for this process; False if a living owner has it. A lost claim is moved aside first."""
@@ -210,34 +223,53 @@ class Cell:
         if old is not None:
             if owner_alive(old):
                 return False
-            attempts = self.attempts()
-            aside = (attempts[-1] if attempts else self.new_attempt()) / f"lost-claim-{time.time_ns()}.json"
-            with contextlib.suppress(FileNotFoundError):  # rename succeeds for one contender only
-                os.rename(path, aside)
+            self._move_aside(path, old)
+        # Linked whole: a reader never sees a claim that is still being written, and a link to an existing name fails.
+        mine = path.with_name(f".claim.{uuid.uuid4().hex}.tmp")
         try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            mine.write_text(json.dumps(owner()))
+            os.link(mine, path)
         except FileExistsError:
             return False
-        with os.fdopen(handle, "w") as stream:
-            json.dump(_owner(), stream)
+        finally:
+            mine.unlink(missing_ok=True)
         return True
 
+    def _move_aside(self, path: Path, lost: dict[str, Any]) -> None:
+        attempts = self.attempts()
+        aside = (attempts[-1] if attempts else self.new_attempt()) / f"lost-claim-{time.time_ns()}.json"
+        with contextlib.suppress(FileNotFoundError):  # rename succeeds for one contender only
+            os.rename(path, aside)
+            moved = json.loads(aside.read_text() or "{}") if lost else {}
+            if {k: moved.get(k) for k in OWNER} != {k: lost.get(k) for k in OWNER}:
+                # Between the look and the rename another contender took over: give it its claim back.
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, path)
+
     def release(self) -> None:
-        (self.folder / "claim.json").unlink(missing_ok=True)
+        """Give up the claim, if it is this process's own."""
+        held, me = self.claim(), owner()
+        if held is not None and all(held.get(k) == me[k] for k in OWNER):
+            (self.folder / "claim.json").unlink(missing_ok=True)
 
 
-def _owner() -> dict[str, Any]:
+OWNER = ("host", "pid", "started")
+
+
+@cache
+def owner() -> dict[str, Any]:
+    """This process, as a claim names it."""
     import psutil
 
     me = psutil.Process()
-    return {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "time": time.time()}
+    return {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time()}
 
 
 def owner_alive(claim: dict[str, Any], limit: float = 3600) -> bool:
-    """Whether the claiming process still lives: by process start time on this host, by age of the claim elsewhere."""
+    """Whether the claiming process still lives: by process start time on this host, elsewhere by its last heartbeat."""
     import psutil
 
-    if not claim:
+    if any(claim.get(k) is None for k in OWNER):
         return False
     if claim["host"] != socket.gethostname():
         return time.time() - claim["time"] < limit

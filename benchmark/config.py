@@ -16,17 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..core.errors import UserError, unknown
 from ..core.options import options_of, resolve_options
+from ..core.overrides import SECTIONS
 from ..datasets import DATASETS
 from ..methods import METHODS
 from .presets import preset_names
-
-SECTIONS = ("dataset", "method", "train", "eval")
 
 
 class StageBudget(BaseModel):
     """What may differ from stage to stage."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     steps: int | None = Field(None, ge=1)
     epochs: int | None = Field(None, ge=1)
@@ -34,11 +33,17 @@ class StageBudget(BaseModel):
     warmup_steps: int | None = Field(None, ge=0)
     batch_size: int | None = Field(None, ge=1)
 
+    @model_validator(mode="after")
+    def _one_budget(self) -> StageBudget:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give only one of steps and epochs")
+        return self
+
 
 class TrainConfig(BaseModel):
     """The suite's loop, the same for every method of a comparison."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     steps: int | None = Field(None, ge=1, description="updates per stage (or give epochs)")
     epochs: int | None = Field(None, ge=1, description="passes over the training cases per stage (or give steps)")
@@ -157,9 +162,9 @@ def resolve(method: str, dataset: str, preset: str, overrides: Mapping[str, Mapp
     train = validated(TrainConfig, merged["train"], "train")
     method_options = resolve_options(method_class, merged["method"], "method")
     stages = method_class.stages_for(method_options)
-    for name in train.stage:
-        if name not in method_class.stages:
-            raise unknown(f"override train.stage.{name}: stage of {method}", name, method_class.stages)
+    for name in overrides.get("train", {}).get("stage", {}):
+        if name not in stages:
+            raise unknown(f"override train.stage.{name}: stage of {method}", name, stages)
     return {
         "method": {"name": method_entry.name, "version": method_class.version, "options": method_options},
         "dataset": {

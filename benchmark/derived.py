@@ -39,12 +39,15 @@ def _dice_at_thresholds(mean: np.ndarray, masks: np.ndarray, valid: np.ndarray) 
 def own_thresholds(mean: np.ndarray, masks: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """One threshold per rater, the best on these (validation) cases; the lowest wins a tie.
 
+    A rater who is missing in all of them gets the common threshold.
+
     Args:
         mean: N×H×W mean maps.
         masks: N×R×H×W bool.
         valid: N×R bool.
     """
-    return THRESHOLDS[_dice_at_thresholds(mean, masks, valid).argmax(0)]
+    own = THRESHOLDS[_dice_at_thresholds(mean, masks, valid).argmax(0)]
+    return np.where(valid.any(0), own, common_threshold(mean, masks, valid))
 
 
 def common_threshold(mean: np.ndarray, masks: np.ndarray, valid: np.ndarray) -> float:

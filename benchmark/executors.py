@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +72,3 @@ EXECUTORS.add("local", "multirater.benchmark.executors:LocalExecutor", summary="
 def heartbeat_path(cell: Cell) -> Path | None:
     attempts = cell.attempts()
     return attempts[-1] / "progress.json" if attempts else None
-
-
-Watch = Callable[[Cell, dict[str, Any]], None]

@@ -72,7 +72,8 @@ class Monitor:
     def end(self, cell: Cell, failure: str) -> None:
         assert self._bars is not None
         self._bars.remove_task(self._tasks.pop(cell))
-        self.say(f"{self.label(cell)}: {'failed, ' + failure if failure else 'done'}")
+        waiting = failure.startswith("is run by")
+        self.say(f"{self.label(cell)}: {failure if waiting else 'failed, ' + failure if failure else 'done'}")
 
     def stop(self) -> None:
         if self._bars is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -12,8 +13,9 @@ from typing import Any
 class Heartbeat:
     """Writes at most twice a second; replaced atomically, not synced (it is worthless after a crash)."""
 
-    def __init__(self, path: Path, every: float = 0.5) -> None:
+    def __init__(self, path: Path, every: float = 0.5, claim: Path | None = None) -> None:
         self.path = path
+        self.claim = claim
         self.every = every
         self._last = 0.0
         self._started = time.time()
@@ -27,6 +29,9 @@ class Heartbeat:
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(json.dumps(record))
         os.replace(temporary, self.path)
+        if self.claim is not None:  # the sign of life that another host sees
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(self.claim)
 
 
 def read_heartbeat(path: Path) -> dict[str, Any] | None:

@@ -11,9 +11,11 @@ from typing import Any
 
 from ..core.errors import UnsupportedPair, UserError
 from ..core.files import write_json
+from ..core.hashing import file_digest
 from ..datasets import DATASETS, open_dataset
+from ..datasets.splits import FOLDS
 from ..methods import METHODS
-from .cell import HUMAN, PROTOCOL, Cell, State, all_cells, eval_key, open_results, schema, train_key
+from .cell import HUMAN, PATHS, PROTOCOL, Cell, State, all_cells, eval_key, open_results, schema, train_key
 from .config import resolve
 from .evaluation import metric_versions
 from .executors import EXECUTORS
@@ -38,7 +40,11 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        return 130 if self.interrupted else 1 if self.failed else 0
+        if self.interrupted:
+            return 130
+        if self.failed:  # 2: every failure is the user's to mend, none the method's
+            return 2 if all(message.startswith("refused:") for _, message in self.failed) else 1
+        return 0
 
 
 def pick_device(device: str) -> str:
@@ -66,7 +72,7 @@ def plan(
     methods: Sequence[str],
     dataset: str,
     preset: str,
-    folds: Sequence[int],
+    folds: Sequence[int] | None,
     seeds: Sequence[int],
     overrides: Mapping[str, Mapping[str, Any]],
     results: Path,
@@ -78,12 +84,17 @@ def plan(
         UserError: anything unknown or not allowed; one refused pair if it is the only one asked for.
     """
     names = method_names(methods)
+    if not names:
+        raise UserError("no method given; name one or several with --method, or all (`multirater list methods`)")
     DATASETS.entry(dataset)
     for name in names:
         METHODS.entry(name)
     # Keys under `method.` must exist in every method of a list: a silent drop would compare different things.
     resolved = [resolve(name, dataset, preset, overrides) for name in names]
+    for name in names:
+        _check_importable(name)
     report = Report(open_results(results, create=True))
+    accepted = []
     for name, config in zip(names, resolved, strict=True):
         data = open_dataset(config["dataset"]["name"], **config["dataset"]["options"])
         with monitor.preparing(config["dataset"]["name"]) as progress:
@@ -95,11 +106,16 @@ def plan(
                 raise
             report.skipped.append((name, str(refusal)))
             continue
-        for fold in folds:
+        config["overrides"] = {k: dict(v) for k, v in overrides.items()}
+        chosen = list(range(FOLDS[data.split().name])) if folds is None else folds
+        for fold in chosen:
             _check_split(data, fold, config["train"]["select"])
-            config["overrides"] = {k: dict(v) for k, v in overrides.items()}
-            # One cell per preset: presets differ in the number of samples and scored cases.
-            human = {"method": {"name": HUMAN, "version": 1, "options": {}}, "train": {"preset": preset}}
+        accepted.append((config, data, chosen))
+    # Nothing is written before everything is checked.
+    for config, data, chosen in accepted:
+        for fold in chosen:
+            # One cell per evaluation: the rows of another number of samples or cases are other rows.
+            human = {"method": {"name": HUMAN, "version": 1, "options": {}}, "train": {"eval": config["eval"]}}
             report.cells.append(_cell(results, data, {**config, **human}, fold, 0))
             report.cells += [_cell(results, data, config, fold, seed) for seed in seeds]
     report.cells = list(dict.fromkeys(report.cells))
@@ -143,9 +159,27 @@ def _cell(results: Path, data: Any, config: dict[str, Any], fold: int, seed: int
         "fold": fold,
         "seed": seed,
     }
+    files = {k: v for k, v in spec["method"]["options"].items() if k in PATHS and v is not None}
+    spec["method"] = {**spec["method"], "files": {k: _digest(k, v) for k, v in files.items()}}
     spec["train_key"] = train_key(spec)
     spec["eval_key"] = eval_key(spec, metric_versions())
     return Cell.plan(results, spec)
+
+
+def _digest(option: str, value: str) -> str:
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise UserError(f"method.{option} = {value!r} is not a file; give the path of a weights file or leave it out")
+    return file_digest(path)
+
+
+def _check_importable(name: str) -> None:
+    """A cell runs in a process of its own, which knows entry points only."""
+    if METHODS.entry(name).local:
+        raise UserError(
+            f"method {name!r} is registered in this process only, but cells run in processes of their own; "
+            f"install it as a package with an entry point (docs/adding-a-method.md)"
+        )
 
 
 def execute(report: Report, monitor: Monitor, executor: str, jobs: int, threads: int, device: str) -> None:
@@ -154,7 +188,7 @@ def execute(report: Report, monitor: Monitor, executor: str, jobs: int, threads:
     engine = EXECUTORS.get(executor)()
     running: dict[Cell, Any] = {}
     monitor.start(len(report.cells), len(report.cells) - len(pending))
-    resources = {"threads": threads or max(1, (os.cpu_count() or 1) // jobs), "device": device}
+    resources = {"threads": threads or max(1, available_cores() // jobs), "device": device}
     try:
         while pending or running:
             while pending and len(running) < jobs:
@@ -171,8 +205,12 @@ def execute(report: Report, monitor: Monitor, executor: str, jobs: int, threads:
                 monitor.update(cell)
                 if not engine.alive(handle):
                     del running[cell]
-                    if cell.state() is State.DONE:
+                    state = cell.state()
+                    if state is State.DONE:
                         monitor.end(cell, "")
+                    elif state is State.RUNNING:  # another coordinator was quicker: wait for its result
+                        pending.append(cell)
+                        monitor.end(cell, "is run by another process; waiting for it")
                     else:
                         message = _message(cell)
                         report.failed.append((cell, message))
@@ -183,6 +221,11 @@ def execute(report: Report, monitor: Monitor, executor: str, jobs: int, threads:
         _stop(engine, running.values())
     finally:
         monitor.stop()
+
+
+def available_cores() -> int:
+    """Cores this process may use, which on a shared machine are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _message(cell: Cell) -> str:
@@ -213,7 +256,7 @@ def run(
     methods: Sequence[str] | str,
     dataset: str = "lidc-contours",
     preset: str = "quick",
-    folds: Sequence[int] = (0,),
+    folds: Sequence[int] | None = (0,),
     seeds: Sequence[int] = (0,),
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     results: str | Path = "results",
@@ -227,6 +270,7 @@ def run(
 
     Args:
         methods: registry names, or ``"all"``: every method that can run on the data set.
+        folds: folds of the split; None: all of them.
         overrides: sections ``dataset``, ``method``, ``train``, ``eval`` to option values.
         threads: CPU threads a cell; 0: cores / jobs.
 
@@ -250,6 +294,7 @@ def evaluate(results: Path, overrides: Mapping[str, Mapping[str, Any]], force: b
     """
     from .config import EvalConfig, validated
     from .progress import Heartbeat
+    from .worker import check_fingerprint
     from .worker import evaluate as score
 
     for section in overrides:
@@ -267,10 +312,16 @@ def evaluate(results: Path, overrides: Mapping[str, Mapping[str, Any]], force: b
         spec["eval_key"] = eval_key(spec, metric_versions())
         report.cells.append(cell)
         if cell.result(spec["eval_key"]) is None or force:
-            data = open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"])
-            score(cell, spec, data, Heartbeat(cell.folder / "progress.json"))
-            write_json(cell.folder / "spec.json", spec)
-            (cell.folder / "progress.json").unlink(missing_ok=True)
+            if not cell.take():
+                raise UserError(f"{cell.folder} is being run by another process; evaluate again when it is done")
+            try:
+                data = open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"])
+                check_fingerprint(spec, data)
+                score(cell, spec, data, Heartbeat(cell.folder / "progress.json"))
+            finally:
+                (cell.folder / "progress.json").unlink(missing_ok=True)
+                cell.release()
+        write_json(cell.folder / "spec.json", spec)  # tables show the evaluation that was asked for last
     if not report.cells:
         raise UserError(f"no trained cells in {results}; run `multirater run` first")
     return report

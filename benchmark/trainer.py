@@ -114,17 +114,18 @@ class Trainer:
 
             last = step + 1 == total
             if (step + 1) % per_epoch == 0 or last:
-                means = {k: float(np.mean([float(v) for v in values])) for k, values in log.items()}
-                self.history.add(name, epoch + 1, step + 1, {**means, "lr": budget["lr"] * scale})
+                self.history.add(name, epoch + 1, step + 1, {**finite_means(log), "lr": budget["lr"] * scale})
                 log.clear()
                 every = self.config["validate_every"]
                 if len(self.split.val) and (last or (every and (epoch + 1) % every == 0)):
                     record.val_score = self._validate(name, epoch + 1, step + 1, output)
-                    signed = record.val_score * (1 if SCORES[output].higher else -1)
+                    signed = (record.val_score or 0.0) * (1 if SCORES[output].higher else -1)
+                    chosen = self.config["select"] == "best" and record.val_score is not None
                     # Ties go to the later epoch, as in the authors' code.
-                    if self.config["select"] == "best" and (best is None or signed >= best[0]):
+                    if chosen and (best is None or signed >= best[0]):
                         best = (signed, {k: v.detach().clone() for k, v in self.method.state_dict().items()})
                         record.selected_epoch = epoch + 1
+        self.check_weights(name, total)
         if best is not None:
             self.method.load_state_dict(best[1])
             record.val_score = best[0] * (1 if SCORES[output].higher else -1)
@@ -169,11 +170,24 @@ class Trainer:
                 }
             epoch += 1
 
-    def _validate(self, stage: str, epoch: int, step: int, output: str) -> float:
-        score = validate(self.method, self.dataset, self.split.val, output, self.config, self.spec["seed"], self.device)
-        self.history.add(stage, epoch, step, {f"val_{SCORES[output].metric}": score})
+    def _validate(self, stage: str, epoch: int, step: int, output: str) -> float | None:
+        """The validation score, None if it is undefined in every case; leaves torch's global generator as it was."""
+        self.check_weights(stage, step)
+        with torch.random.fork_rng(enabled=True):
+            score = validate(
+                self.method, self.dataset, self.split.val, output, self.config, self.spec["seed"], self.device
+            )
         self.method.train()
+        if not math.isfinite(score):
+            return None
+        self.history.add(stage, epoch, step, {f"val_{SCORES[output].metric}": score})
         return score
+
+    def check_weights(self, stage: str, step: int) -> None:
+        """Weights that are not finite are a divergence, whatever the loss said; found before anything is predicted."""
+        for name, value in self.method.state_dict().items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise Diverged(f"stage {stage!r}: {name} is not finite after step {step}")
 
     def _beat(self, stage: str, epoch: int, step: int, total: int, loss: float, record: StageRecord) -> None:
         self.heartbeat(
@@ -185,6 +199,12 @@ class Trainer:
             val_metric=record.val_metric,
             val=record.val_score,
         )
+
+
+def finite_means(log: dict[str, list[torch.Tensor | float]]) -> dict[str, float]:
+    """Mean of the finite values of each key; a key without any is left out (the skipped steps are counted apart)."""
+    values = {key: [v for v in map(float, given) if math.isfinite(v)] for key, given in log.items()}
+    return {key: float(np.mean(found)) for key, found in values.items() if found}
 
 
 def lr_scale(schedule: str, step: int, total: int, per_epoch: int, warmup: int) -> float:

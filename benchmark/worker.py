@@ -41,7 +41,7 @@ def run_cell(folder: Path, device: str = "cpu", threads: int = 0) -> str:
     started = datetime.now(UTC).isoformat(timespec="seconds")
     outcome, message = "ok", ""
     try:
-        _run(cell, device, threads, Heartbeat(attempt / "progress.json"))
+        _run(cell, device, threads, Heartbeat(attempt / "progress.json", claim=folder / "claim.json"))
     except UserError as error:
         outcome, message = "refused", str(error)
         traceback.print_exc()
@@ -76,11 +76,7 @@ def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat) -> None:
         torch.set_num_threads(threads)
     spec = cell.spec
     dataset = open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"])
-    if dataset.fingerprint != spec["dataset"]["fingerprint"]:
-        raise UserError(
-            f"the data of {spec['dataset']['name']!r} have changed since this cell was planned (fingerprint "
-            f"{dataset.fingerprint}, planned {spec['dataset']['fingerprint']}); run again to plan new cells"
-        )
+    check_fingerprint(spec, dataset)
     target = torch.device(device)
     if spec["method"]["name"] != HUMAN:
         method = None
@@ -91,6 +87,15 @@ def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat) -> None:
             _predict(cell, spec, dataset, method, target, heartbeat)
     if cell.result(spec["eval_key"]) is None:
         evaluate(cell, spec, dataset, heartbeat)
+
+
+def check_fingerprint(spec: dict[str, Any], dataset: Any) -> None:
+    """Refuse data that are not those the cell was planned for."""
+    if dataset.fingerprint != spec["dataset"]["fingerprint"]:
+        raise UserError(
+            f"the data of {spec['dataset']['name']!r} have changed since this cell was planned (fingerprint "
+            f"{dataset.fingerprint}, planned {spec['dataset']['fingerprint']}); use `multirater run` to plan new cells"
+        )
 
 
 def _build(spec: dict[str, Any], dataset: Any, device: Any) -> Any:
@@ -119,7 +124,8 @@ def _save_weights(path: Path, method: Any) -> None:
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
-        save_file({k: v.detach().contiguous().cpu() for k, v in method.state_dict().items()}, temporary)
+        # A copy each: modules may share tensors, which the format refuses.
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in method.state_dict().items()}, temporary)
 
 
 def _train(cell: Cell, spec: dict[str, Any], dataset: Any, device: Any, heartbeat: Heartbeat) -> Any:
@@ -134,6 +140,7 @@ def _train(cell: Cell, spec: dict[str, Any], dataset: Any, device: Any, heartbea
     method = _build(spec, dataset, device)
     trainer = Trainer(method, dataset, spec, device, heartbeat)
     records: list[StageRecord] = []
+    here = 0.0  # seconds of training in this attempt; stages of an earlier one are not repeated
     for position, budget in enumerate(spec["train"]["stages"]):
         weights = cell.folder / "state" / f"{position}-{budget['name']}.safetensors"
         finished = weights.with_suffix(".json")
@@ -145,12 +152,12 @@ def _train(cell: Cell, spec: dict[str, Any], dataset: Any, device: Any, heartbea
             continue
         before = len(trainer.history.rows)
         records.append(trainer.run_stage(budget))
+        here += records[-1].seconds
         _save_weights(weights, method)
         write_json(finished, {"record": asdict(records[-1]), "history": trainer.history.rows[before:]})
     _save_weights(cell.weights, method)
     history = pd.DataFrame(trainer.history.rows, columns=["stage", "epoch", "step", "key", "value"])
     write_text(cell.folder / "history.csv", history.to_csv(index=False))
-    train = sum(r.seconds for r in records)
     record = {
         "schema": schema("train"),
         "train_key": spec["train_key"],
@@ -158,7 +165,10 @@ def _train(cell: Cell, spec: dict[str, Any], dataset: Any, device: Any, heartbea
         "stages": [asdict(r) for r in records],
         "nonfinite_steps": sum(r.nonfinite_steps for r in records),
         "parameters": sum(p.numel() for p in method.parameters()),
-        "seconds": {"prepare": round(time.perf_counter() - started - train, 3), "train": round(train, 3)},
+        "seconds": {
+            "prepare": round(time.perf_counter() - started - here, 3),
+            "train": round(sum(r.seconds for r in records), 3),
+        },
         "peak_memory_mb": provenance.peak_memory_mb(),
         "peak_gpu_mb": provenance.peak_gpu_mb(device.type),
         "code": provenance.code(),

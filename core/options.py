@@ -7,6 +7,7 @@ validated, documented option ``latent``; nothing is declared twice.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
@@ -68,6 +69,8 @@ def check_value(key: str, type_: Any, value: Any) -> Any:
     """`value` coerced to `type_` by pydantic, or one sentence why not."""
     from pydantic import TypeAdapter, ValidationError
 
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key} = {value!r} is not allowed: give a finite number")
     try:
         return TypeAdapter(type_).validate_python(value)
     except ValidationError as error:

@@ -25,6 +25,7 @@ class Entry:
     target: str | Any
     origin: str
     info: Mapping[str, Any] = field(default_factory=dict)
+    local: bool = False  # registered as an object: only this process knows it
 
     def same_target(self, other: Entry) -> bool:
         return self.target_name == other.target_name
@@ -62,7 +63,7 @@ class Registry(Generic[T]):
         Raises:
             UserError: the name is taken by something else; the message shows both origins.
         """
-        entry = Entry(name, target, origin or _origin(target), info)
+        entry = Entry(name, target, origin or _origin(target), info, local=not isinstance(target, str))
         if not isinstance(target, str):
             self._check(entry, target)
         old = self._entries.get(name)
@@ -72,7 +73,9 @@ class Registry(Generic[T]):
                 f"{entry.origin} ({entry.target_name}); rename one of them or uninstall its package"
             )
         if old is None or not isinstance(target, str):
-            self._entries[name] = entry if old is None else Entry(name, target, old.origin, {**old.info, **info})
+            self._entries[name] = (
+                entry if old is None else Entry(name, target, old.origin, {**old.info, **info}, old.local)
+            )
 
     def alias(self, alias: str, name: str) -> None:
         """Another spelling of a registered name; aliases are accepted but not listed."""
@@ -116,9 +119,10 @@ class Registry(Generic[T]):
             module, _, attribute = entry.target.partition(":")
             try:
                 obj = getattr(importlib.import_module(module), attribute)
-            except (ImportError, AttributeError) as error:
+            except Exception as error:  # a plug-in may raise anything while it is imported
                 raise UserError(
-                    f"{self.kind} {entry.name!r} of {entry.origin} cannot be loaded from {entry.target!r} ({error}); "
+                    f"{self.kind} {entry.name!r} of {entry.origin} cannot be loaded from {entry.target!r} "
+                    f"({type(error).__name__}: {error}); "
                     f"reinstall or repair that package"
                 ) from error
             self._check(entry, obj)

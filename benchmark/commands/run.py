@@ -10,10 +10,8 @@ from ...core.errors import UserError
 from ...core.overrides import parse_sets
 
 
-def numbers(text: str, option: str, everything: range | None = None) -> list[int]:
-    """``"0,1,2"`` (or ``all``) as integers."""
-    if everything is not None and text == "all":
-        return list(everything)
+def numbers(text: str, option: str) -> list[int]:
+    """``"0,1,2"`` as integers."""
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
@@ -27,7 +25,7 @@ def numbers(text: str, option: str, everything: range | None = None) -> list[int
 @click.option("--method", "-m", required=True, help="Comma list of methods, or `all`.")
 @click.option("--dataset", "-d", default="lidc-contours", show_default=True)
 @click.option("--preset", "-p", default="quick", show_default=True, help="smoke, quick or paper.")
-@click.option("--fold", default="0", show_default=True, help="Comma list of folds, or `all` (the four of cv4).")
+@click.option("--fold", default="0", show_default=True, help="Comma list of folds, or `all` (every fold of the split).")
 @click.option("--seed", default="0", show_default=True, help="Comma list of seeds.")
 @click.option(
     "--set", "sets", multiple=True, metavar="A.B=C", help="Override an option under dataset, method, train, eval."
@@ -55,7 +53,7 @@ def command(
     as_json: bool,
 ) -> int:
     """Train and evaluate cells, print the table, update leaderboard and figures. What is done is skipped."""
-    folds = numbers(fold, "--fold", range(4))
+    folds = None if fold == "all" else numbers(fold, "--fold")
     seeds = numbers(seed, "--seed")
     overrides = parse_sets(sets)
     from ..report import finish

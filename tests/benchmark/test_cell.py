@@ -57,6 +57,19 @@ def test_claims_are_exclusive_while_their_owner_lives(tmp_path):
     assert cell.take()
 
 
+def test_a_claim_that_another_contender_won_is_given_back(tmp_path):
+    """B reads a lost claim; before B moves it aside, A has taken the cell over."""
+    cell = Cell.plan(tmp_path, spec())
+    lost = {"host": socket.gethostname(), "pid": os.getpid(), "started": 1.0, "time": 0}
+    winner = {"host": socket.gethostname(), "pid": os.getppid(), "started": 5.0}
+    claim = cell.folder / "claim.json"
+    claim.write_text(json.dumps(winner))
+    cell._move_aside(claim, lost)
+    assert json.loads(claim.read_text()) == winner
+    cell.release()  # not ours
+    assert json.loads(claim.read_text()) == winner
+
+
 def test_a_lost_claim_is_taken_over_and_kept_aside(tmp_path):
     cell = Cell.plan(tmp_path, spec())
     dead = {"host": socket.gethostname(), "pid": os.getpid(), "started": 1.0, "time": 0}  # a reused process id
@@ -72,6 +85,7 @@ def test_a_claim_cut_off_while_written_counts_as_lost(tmp_path):
     cell = Cell.plan(tmp_path, spec())
     (cell.folder / "claim.json").write_text('{"host": "a')
     assert cell.state() is State.LOST
+    assert cell.take()
 
 
 def test_a_result_counts_only_with_its_key_and_checksum(tmp_path):
@@ -93,6 +107,10 @@ def test_a_newer_results_folder_is_refused_with_advice(tmp_path):
     (tmp_path / "index.json").write_text(json.dumps({"schema": {"name": "multirater-results", "version": 99}}))
     with pytest.raises(UserError, match=r"newer multirater .*upgrade"):
         open_results(tmp_path)
+    for damaged in ("[]", '{"schema": {"name": "multirater-results"}}', '{"schema": {"name": "other", "version": 1}}'):
+        (tmp_path / "index.json").write_text(damaged)
+        with pytest.raises(UserError, match="is not a 'multirater-results' record"):
+            open_results(tmp_path)
     with pytest.raises(UserError, match="no results in"):
         open_results(tmp_path / "absent")
 

@@ -40,6 +40,13 @@ def test_missing_raters_do_not_enter_a_threshold():
     assert alone == with_missing
 
 
+def test_a_rater_missing_everywhere_gets_the_common_threshold():
+    mean = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8)
+    masks = np.stack([mean[0] > 0.3, np.zeros((8, 8), bool)])[None]
+    own = derived.own_thresholds(mean, masks, np.array([[True, False]]))
+    assert own[1] == derived.common_threshold(mean, masks, np.array([[True, False]])) > 0.1
+
+
 def test_area_ranks_take_the_samples_7_19_32_44_of_50():
     samples = np.zeros((50, 10, 10), bool)
     for k, s in enumerate(np.random.default_rng(1).permutation(50)):

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from multirater.benchmark.collect import load_results
 from multirater.benchmark.leaderboard import render, sheets_of
+from multirater.benchmark.publish import publish
 from multirater.benchmark.summary import compact_table, seeds_table
+from multirater.core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = sorted(p.parent for p in (ROOT / "results" / "published").glob("*/index.json"))
@@ -38,6 +40,23 @@ def test_every_picture_and_file_the_readme_names_is_there():
     for target in re.findall(r"\]\(([^)#]+)\)", readme):
         if "://" not in target:
             assert (ROOT / target).exists(), target
+
+
+def test_publishing_never_touches_what_it_reads(tmp_path):
+    source = tmp_path / "r"
+    source.mkdir()
+    (source / "index.json").write_text('{"schema": {"name": "multirater-results", "version": 1}}')
+    for target in (source, source / "inside", source.parent):
+        with pytest.raises(UserError, match="neither may lie in the other"):
+            publish(source, target)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and holds no publication"):
+        publish(source, other)
+    with pytest.raises(UserError, match="no finished result"):
+        publish(source, tmp_path / "new")
+    assert (other / "precious.txt").exists()
 
 
 def test_compact_table_marks_fallbacks_and_leaves_nothing_undefined_as_a_number(tmp_path):

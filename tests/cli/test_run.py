@@ -190,6 +190,11 @@ def _wait_for(folder, pattern, seconds=90):
         ),
         (["run", "-m", "unet_soft", "-d", "synthetic", "-p", "smoke", "--device", "cuda"], "no CUDA device"),
         (["run", "-m", "unet_soft", "--executor", "locl"], "unknown executor 'locl': did you mean 'local'"),
+        (["run", "-m", ","], "no method given"),
+        (
+            ["run", "-m", "unet_soft", "-d", "synthetic", "-p", "smoke", "--set", "method.backbone_weights=/nope"],
+            "'/nope' is not a file",
+        ),
         (["ruun"], "unknown command 'ruun': did you mean 'run'"),
         (["run"], "--method"),
         (["status", "--results", "nowhere"], "no results in nowhere"),
