@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..core.sequences import van_der_corput
+
 THRESHOLDS = np.round(np.arange(0.02, 1.0, 0.02), 2)
-
-
-def van_der_corput(n: int) -> np.ndarray:
-    """The first n points of the base-2 van der Corput sequence, 1/2, 1/4, 3/4, …; any first S are a fair set."""
-    bits = np.arange(1, n + 1)[:, None] >> np.arange(32) & 1
-    return (bits * 0.5 ** np.arange(1, 33)).sum(1)
 
 
 def level_sets(mean: np.ndarray, n: int) -> np.ndarray:
     """Nested level sets S×H×W of a mean map H×W: mask s is ``mean > u_s``, u the van der Corput points."""
-    return mean[None] > van_der_corput(n).astype(np.float64)[:, None, None]
+    return mean[None] > van_der_corput(n)[:, None, None]
 
 
 def _dice_at_thresholds(mean: np.ndarray, masks: np.ndarray, valid: np.ndarray) -> np.ndarray:

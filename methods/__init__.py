@@ -38,4 +38,6 @@ def create_method(name: str, data: Any, **hparams: Any) -> Any:
     cls = METHODS.get(name)
     resolved = resolve_options(cls, hparams, "method")
     cls.check_supported(data, resolved)
-    return cls(data, **resolved)
+    method = cls(data, **resolved)
+    method.hparams = resolved  # also where a class keeps none of them
+    return method

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..core.sequences import van_der_corput
 from ..datasets.base import DataDescription
 from .backbones import build_backbone
 from .base import Method, Prediction
@@ -94,18 +95,13 @@ class UNetMajority(_HardTarget):
         return self.hard_loss(self.logits(batch["image"]), target.float()), {}
 
 
-def level_thresholds(n: int) -> Tensor:
-    """The first n van der Corput points, 1/2, 1/4, 3/4, …: any first S of them are a fair set of S thresholds."""
-    bits = torch.arange(1, n + 1)[:, None] >> torch.arange(32) & 1
-    return (bits.double() * 0.5 ** torch.arange(1, 33, dtype=torch.float64)).sum(1)
-
-
 def nested_level_sets(mean: Tensor, n: int) -> Tensor:
-    """B×S×H×W masks (0/1) of B×H×W maps: one threshold cuts the whole map, so that each sample is a segmentation.
+    """B×S×H×W masks (0/1) of B×H×W maps: one threshold cuts the whole map, so that each sample is a segmentation;
+    the thresholds are the van der Corput points, any first S of which are a fair set.
 
     Drawing each pixel on its own would not be one (baselines, section 4).
     """
-    return (mean[:, None].double() > level_thresholds(n).to(mean.device)[:, None, None]).float()
+    return (mean[:, None].double() > torch.from_numpy(van_der_corput(n)).to(mean.device)[:, None, None]).float()
 
 
 class _LevelSets(PlainUNet):

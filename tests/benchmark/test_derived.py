@@ -1,5 +1,6 @@
 import numpy as np
 from multirater.benchmark import derived
+from multirater.core.sequences import van_der_corput
 
 
 def disc(radius, size=32):
@@ -8,7 +9,7 @@ def disc(radius, size=32):
 
 
 def test_van_der_corput_starts_as_defined():
-    assert derived.van_der_corput(7).tolist() == [1 / 2, 1 / 4, 3 / 4, 1 / 8, 5 / 8, 3 / 8, 7 / 8]
+    assert van_der_corput(7).tolist() == [1 / 2, 1 / 4, 3 / 4, 1 / 8, 5 / 8, 3 / 8, 7 / 8]
 
 
 def test_level_sets_are_nested_and_their_prefix_does_not_depend_on_their_number():
