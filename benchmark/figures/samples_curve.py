@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZES = (1, 2, 4, 8, 16, 32, 50)
+Curves = dict[str, dict[str, list[NDArray[np.float64]]]]  # output, case, one curve per seed
 COLUMNS = ("method", "output", "n_samples", "ged", "ci_low", "ci_high", "n_cases", "n_patients")
 
 
@@ -106,7 +107,7 @@ def curves(group: Group) -> pd.DataFrame:
 def _row_curves(row: Row, spread: dict[str, tuple[str, float]]) -> list[pd.DataFrame]:
     if not row.cells:
         raise LeftOut("no finished cell")
-    values: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
+    values: Curves = {}
     patient_of: dict[str, str] = {}
     sizes: list[int] = []
     for cell in row.cells:
@@ -120,7 +121,7 @@ def _row_curves(row: Row, spread: dict[str, tuple[str, float]]) -> list[pd.DataF
             for output, curve in _case_curves(found, i, sizes, count).items():
                 values.setdefault(output, {}).setdefault(case, []).append(curve)
     frames = []
-    for output, by_case in values.items():
+    for output, by_case in _without_copies(values).items():
         cases = sorted(by_case)
         matrix = np.array([np.mean(by_case[c], axis=0) for c in cases])
         clusters = np.unique([patient_of[c] for c in cases], return_inverse=True)[1]
@@ -147,7 +148,18 @@ def _case_curves(found: Scored, i: int, sizes: list[int], count: int) -> dict[st
     if found.stored.samples is None:  # a deterministic method: its level sets begin with its own mask
         return {"levels": ged_over_samples(levels, raters, sizes)}
     samples = found.stored.samples[i]
-    curves = {"diverse": ged_over_samples(samples, raters, sizes)}
-    if not np.array_equal(levels, samples):  # a level-set method is its own trivial row
-        curves["levels"] = ged_over_samples(levels, raters, sizes)
-    return curves
+    return {
+        "diverse": ged_over_samples(samples, raters, sizes),
+        "levels": ged_over_samples(levels, raters, sizes),
+    }
+
+
+def _without_copies(values: Curves) -> Curves:
+    """A method whose samples are the level sets of its map is its own trivial row: the same curve in every case.
+
+    Decided over all cases: the samples of another method may equal the level sets in a single one.
+    """
+    own, levels = values.get("diverse"), values.get("levels")
+    if own is not None and levels is not None and all(np.array_equal(own[c], levels[c]) for c in own):
+        return {"diverse": own}
+    return values

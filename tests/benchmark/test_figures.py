@@ -14,6 +14,7 @@ from multirater.benchmark.commands.figures import command
 from multirater.benchmark.derived import level_sets
 from multirater.benchmark.figures import KINDS, draw_figures
 from multirater.benchmark.figures.distances import ged_over_samples, iou_distances, rater_diversity
+from multirater.benchmark.figures.samples_curve import _without_copies
 from multirater.benchmark.figures.qualitative import chosen_cases, crop_box
 from multirater.benchmark.predictions import StoredPredictions, write_predictions
 from multirater.core.errors import UserError
@@ -171,6 +172,15 @@ def test_curve_over_samples_agrees_with_the_metric(drawn: Path, data: Any) -> No
     levels = table[(table["method"] == "plain") & (table["output"] == "levels")].set_index("n_samples")["ged"]
     first = [score_case(m, level_sets(m.mean(0).astype(np.float32), 8)[:2], metrics=["ged"])["ged"] for m in masks]
     assert levels[2] == pytest.approx(np.mean(first), abs=1e-12)
+
+
+def test_level_sets_are_left_out_only_where_they_are_the_samples_in_every_case() -> None:
+    one, other = [np.array([0.3, 0.2])], [np.array([0.4, 0.2])]
+    same_once = {"diverse": {"a": one, "b": one}, "levels": {"a": one, "b": other}}
+    assert _without_copies(same_once) == same_once
+    always = {"diverse": {"a": one, "b": other}, "levels": {"a": one, "b": other}}
+    assert set(_without_copies(always)) == {"diverse"}
+    assert set(_without_copies({"levels": {"a": one}})) == {"levels"}
 
 
 def test_curves_hold_every_run_and_their_mean(drawn: Path) -> None:
