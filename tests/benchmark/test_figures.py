@@ -14,8 +14,8 @@ from multirater.benchmark.commands.figures import command
 from multirater.benchmark.derived import level_sets
 from multirater.benchmark.figures import KINDS, draw_figures
 from multirater.benchmark.figures.distances import ged_over_samples, iou_distances, rater_diversity
-from multirater.benchmark.figures.samples_curve import _without_copies
 from multirater.benchmark.figures.qualitative import chosen_cases, crop_box
+from multirater.benchmark.figures.samples_curve import _without_copies
 from multirater.benchmark.predictions import StoredPredictions, write_predictions
 from multirater.core.errors import UserError
 from multirater.core.options import resolve_options
