@@ -25,7 +25,7 @@ DEVIATIONS = (
         "of trunk and fusion head are computed and never used",
         "trunk and prior in eval mode and without gradient, the fusion head passes gradient to the code only",
         "bn_train_in_stage2=true or fidelity=authors (the unused gradients are never computed)",
-        "stage 2 no longer changes the outputs of stage 1; a step is several times faster",
+        "stage 2 no longer changes the outputs of stage 1; the backward pass of the trunk is saved",
     ),
     Deviation(
         "segmentation loss",
