@@ -97,7 +97,8 @@ def train_key(spec: dict[str, Any]) -> str:
     dataset = {k: v for k, v in spec["dataset"].items() if k not in ("options", "notice")}
     dataset["options"] = {k: v for k, v in spec["dataset"]["options"].items() if k not in PATHS}
     # A file counts by its content (``files``), not by where it lies.
-    method = {**spec["method"], "options": {k: v for k, v in spec["method"]["options"].items() if k not in PATHS}}
+    method = {k: v for k, v in spec["method"].items() if k != "label"}
+    method |= {"options": {k: v for k, v in spec["method"]["options"].items() if k not in PATHS}}
     parts = {k: spec[k] for k in ("train", "fold", "seed", "protocol")}
     return digest({**parts, "method": method, "dataset": dataset})
 

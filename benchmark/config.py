@@ -159,6 +159,14 @@ def resolve(method: str, dataset: str, preset: str, overrides: Mapping[str, Mapp
             if section not in SECTIONS:
                 raise unknown("section", section, SECTIONS)
             merged[section] = _merge(merged[section], values or {})
+        given = layer.get("train") or {}
+        if layer is overrides and ("steps" in given or "epochs" in given):
+            # A budget set by hand is meant for every stage; only a stage's own override stands above it.
+            own = given.get("stage", {})
+            for name, stage in merged["train"].get("stage", {}).items():
+                for unit in ("steps", "epochs"):
+                    if unit not in own.get(name, {}):
+                        stage.pop(unit, None)
     train = validated(TrainConfig, merged["train"], "train")
     method_options = resolve_options(method_class, merged["method"], "method")
     stages = method_class.stages_for(method_options)
@@ -166,7 +174,12 @@ def resolve(method: str, dataset: str, preset: str, overrides: Mapping[str, Mapp
         if name not in stages:
             raise unknown(f"override train.stage.{name}: stage of {method}", name, stages)
     return {
-        "method": {"name": method_entry.name, "version": method_class.version, "options": method_options},
+        "method": {
+            "name": method_entry.name,
+            "version": method_class.version,
+            "options": method_options,
+            "label": _label(method_class, method_options),
+        },
         "dataset": {
             "name": dataset_entry.name,
             "version": dataset_class.version,
@@ -176,6 +189,12 @@ def resolve(method: str, dataset: str, preset: str, overrides: Mapping[str, Mapp
         "eval": validated(EvalConfig, merged["eval"], "eval").model_dump(),
         "preset": preset,
     }
+
+
+def _label(method: Any, options: Mapping[str, Any]) -> str:
+    """The method's own words, and that ImageNet weights were not at hand where the backbone was made for them."""
+    scratch = options.get("backbone") == "unet_r34" and options.get("backbone_weights", "") is None
+    return ", ".join(filter(None, [method.label(dict(options)), "from scratch" if scratch else ""]))
 
 
 def _stage_budgets(train: TrainConfig, stages: tuple[str, ...]) -> list[dict[str, Any]]:

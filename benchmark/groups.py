@@ -226,8 +226,9 @@ def _labels(configs: dict[str, StoredCell]) -> dict[str, str]:
     flats = {key: {k: _json(v) for k, v in _flat(cell).items()} for key, cell in configs.items()}
     siblings = Counter(cell.method for cell in configs.values())
     for key, cell in configs.items():
+        own = str(cell.spec["method"].get("label") or "")  # what the method wants to be said in any case
         if siblings[cell.method] == 1:  # nothing to tell apart from, but what was set by hand is still said
-            labels[key] = ", ".join(_overrides(cell))
+            labels[key] = ", ".join(filter(None, [own, *_overrides(cell)]))
             continue
         others = [flats[k] for k, c in configs.items() if c.method == cell.method]
         names = sorted({name for flat in others for name in flat})
@@ -239,7 +240,7 @@ def _labels(configs: dict[str, StoredCell]) -> dict[str, str]:
         differing = [n for n in differing if not (n.startswith("train.stage.") and n.rpartition(".")[2] in general)]
         shown = [f"{n}={flats[key].get(n, 'none').strip(chr(34))}" for n in differing[:_MOST_DIFFERENCES]]
         more = len(differing) - len(shown)
-        labels[key] = ", ".join(shown) + (f" and {more} more" if more else "")
+        labels[key] = ", ".join(filter(None, [own, *shown])) + (f" and {more} more" if more else "")
     return labels
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..core.errors import UserError, unknown
 
 FEATURES = 16
+Width = Annotated[int, Field(ge=1)]  # channels of a level or block, as the type of an option
+Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
 T = TypeVar("T", bound=nn.Module)
 
 
@@ -170,13 +174,14 @@ class ResNet34UNet(Backbone):
 def load_imagenet_weights(encoder: nn.Module, path: Path, channels: int) -> None:
     """Load torchvision's ``resnet34`` weights from a local file into the encoder of `ResNet34UNet`.
 
-    The file is ``.safetensors`` or a torch state dict, read without unpickling code. The classifier (``fc.*``) is
+    The file is ``.safetensors`` or a torch state dict, read without unpickling code; ``~`` is the home folder. The classifier (``fc.*``) is
     left out. With one image channel the 7×7 stem is summed over RGB, as the authors do; other channel counts than
     1 and 3 cannot use the weights.
 
     Raises:
         UserError: no such file, not a ResNet-34, or a channel count that the stem cannot serve.
     """
+    path = Path(os.path.expanduser(path))  # unlike Path.expanduser, leaves an unknown ~user as it is
     if not path.is_file():
         raise UserError(f"backbone_weights={str(path)!r} is no file; give a local state dict of torchvision's resnet34")
     try:
@@ -190,8 +195,18 @@ def load_imagenet_weights(encoder: nn.Module, path: Path, channels: int) -> None
         raise UserError(
             f"backbone_weights={str(path)!r} cannot be read ({error}); give a safetensors file or a plain state dict"
         ) from error
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise UserError(
+            f"backbone_weights={str(path)!r} does not hold named tensors alone; give the plain state dict of "
+            f"torchvision's resnet34"
+        )
     state = {name: value for name, value in state.items() if not name.startswith("fc.")}
     stem = state.get("conv1.weight")
+    if stem is not None and stem.ndim != 4:
+        raise UserError(
+            f"backbone_weights={str(path)!r} is not a resnet34 of torchvision (conv1.weight has {stem.ndim} "
+            f"dimensions instead of 4); give that network's state dict"
+        )
     if stem is not None and stem.shape[1] != channels:
         if channels != 1:
             raise UserError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UnsupportedPair
 from ..datasets.base import DataDescription
+from ..datasets.registry import DATASETS
 
 
 @dataclass
@@ -86,9 +87,13 @@ class Method(nn.Module):
         """
         name = cls.__name__
         if cls.needs_identity and data.identity == "none":
+            known = str(DATASETS.entry(data.name).info.get("identity", "")) if data.name in DATASETS else ""
+            example = (
+                ", for example --set dataset.identity=by_area" if "by_area" in known or data.name == "folder" else ""
+            )
             raise UnsupportedPair(
                 f"{name} personalises to named raters, but the raters of {data.name!r} have no identity "
-                f"(dataset.identity=none); choose one, for example --set dataset.identity=by_area"
+                f"(dataset.identity=none); choose one that `multirater info {data.name}` lists{example}"
             )
         if data.classes > 1 and not cls.multiclass:
             raise UnsupportedPair(
@@ -109,6 +114,11 @@ class Method(nn.Module):
     def stages_for(cls, hparams: dict[str, Any]) -> tuple[str, ...]:
         """The stages that will run under these options (default: all)."""
         return cls.stages
+
+    @classmethod
+    def label(cls, hparams: dict[str, Any]) -> str:
+        """Words that stand beside the method's name in every table: what a reader must know to compare the row."""
+        return ""
 
     def parameters_for(self, stage: str | None) -> Iterable[nn.Parameter] | list[dict[str, Any]]:
         """Parameters optimised in a stage, or parameter-group dicts (``lr_scale`` and ``weight_decay`` understood).

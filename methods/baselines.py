@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..core.sequences import van_der_corput
 from ..datasets.base import DataDescription
 from .backbones import build_backbone
-from .base import Method, Prediction
+from .base import Deviation, Method, Prediction
 from .losses import batch_dice_loss, draw_rater, image_dice_loss, pick_rater, soft_bce_loss
 
 Backbone = Annotated[Literal["unet_small", "unet_r34"], "trunk: small U-Net or the papers' ResNet-34 U-Net"]
@@ -47,6 +47,16 @@ class PlainUNet(Method):
 class _HardTarget(PlainUNet):
     """A plain U-Net with the loss of hard targets, L = ½ (BCE + Dice) unless another is chosen."""
 
+    deviations = (
+        Deviation(
+            "Dice of the loss",
+            "over the whole batch",
+            "per image, with smoothing 1",
+            "dice_over=batch (set by the preset `paper`)",
+            "small masks weigh as much as large ones; no empty outputs on lidc-contours",
+        ),
+    )
+
     def __init__(
         self,
         data: DataDescription,
@@ -77,10 +87,17 @@ class UNetMajority(_HardTarget):
     systematically small masks.
     """
 
+    @classmethod
+    def label(cls, hparams: dict[str, Any]) -> str:
+        return f"ties {hparams['ties']}"
+
     def __init__(
         self,
         data: DataDescription,
-        ties: Annotated[Literal["strict", "inclusive"], "votes > R/2, or votes >= R/2"] = "strict",
+        ties: Annotated[
+            Literal["strict", "inclusive", "random"],
+            "votes > R/2; votes >= R/2; or one coin a case and step for its ties",
+        ] = "strict",
         **options: Any,
     ) -> None:
         super().__init__(data, ties=ties, **options)
@@ -91,7 +108,12 @@ class UNetMajority(_HardTarget):
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         votes = batch["masks"].sum(1, keepdim=True, dtype=torch.int64)  # the mask of a missing rater is 0
         present = batch["rater_valid"].sum(1)[:, None, None, None]
-        target = 2 * votes > present if self.ties == "strict" else (2 * votes >= present) & (present > 0)
+        target = 2 * votes > present
+        if self.ties != "strict":
+            tied = (2 * votes == present) & (present > 0)
+            if self.ties == "random":
+                tied &= (torch.rand(len(votes), device=votes.device) < 0.5)[:, None, None, None]
+            target |= tied
         return self.hard_loss(self.logits(batch["image"]), target.float()), {}
 
 

@@ -14,11 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..core.errors import UnsupportedPair
 from ..datasets.base import DataDescription
-from .backbones import build_backbone
+from .backbones import Width, Widths, build_backbone
 from .base import Deviation, Method, Prediction
 from .dpersona_deviations import DEVIATIONS
-from .experts import ExpertHeads, attend, flat_share
+from .experts import ExpertHeads, attend, flat_share, heads_fit
 from .fusion import FusionHead
 from .latent import BiasInit, Gaussian, GaussianEncoder, draw_seeds, kl_divergence, seeded_noise, sum_of_norms
 from .losses import batch_dice_loss, draw_rater, image_dice_loss, pick_rater, union_and_intersection
@@ -58,9 +59,9 @@ class DPersona(Method):
         ] = "default",
         backbone: Annotated[Literal["unet_r34", "unet_small"], "trunk that gives the feature map"] = "unet_r34",
         backbone_weights: Annotated[str | None, "local ImageNet weights of ResNet-34; null: from scratch"] = None,
-        widths: Annotated[tuple[int, ...] | None, "levels of unet_small; null: 16, 32, 64, 128"] = None,
+        widths: Annotated[Widths | None, "levels of unet_small; null: 16, 32, 64, 128"] = None,
         latent: Annotated[int, Field(ge=1), "size of the code z"] = 6,
-        encoder_widths: Annotated[tuple[int, ...], "blocks of prior and posterior net"] = (16, 32, 64, 128, 256),
+        encoder_widths: Annotated[Widths, "blocks of prior and posterior net"] = (16, 32, 64, 128, 256),
         encoder_convs: Annotated[int, Field(ge=1), "convolutions a block of prior and posterior net"] = 3,
         encoder_pool: Annotated[bool, "2x2 average pool before prior and posterior net"] = False,
         latent_bias: Annotated[BiasInit, "initial bias of mean and log std: std 1 or std 1e-3"] = "normal",
@@ -78,7 +79,10 @@ class DPersona(Method):
         bound_weight: Annotated[float, Field(ge=0), "weight of the bound loss, beta in the paper"] = 0.5,
         bound_samples: Annotated[int, Field(ge=1), "prior samples in the bound loss"] = 10,
         norm_weight: Annotated[float, Field(ge=0), "weight of the sum of un-squared parameter norms"] = 1e-5,
-        head_widths: Annotated[tuple[int, ...], "blocks of a rater's head before the last one, of width z"] = (32, 16),
+        head_widths: Annotated[tuple[Width, ...], "blocks of a rater's head before the last one, of width z"] = (
+            32,
+            16,
+        ),
         head_padding: Annotated[int, Field(ge=0), "padding of the heads' 3x3 convolutions (authors: 3)"] = 3,
         head_pool: Annotated[bool, "2x2 average pool of the features before the heads"] = False,
         head_dropout: Annotated[float, Field(ge=0, lt=1), "channel dropout in the heads"] = 0.1,
@@ -89,10 +93,13 @@ class DPersona(Method):
         bank_train: Annotated[int, Field(ge=2), "codes in the bank in stage 2"] = 100,
         bank_eval: Annotated[int, Field(ge=2), "codes in the bank at prediction"] = 500,
         shared_noise: Annotated[
-            bool, "the images of one predict call (slices of a volume) share the noise of a sample"
+            bool,
+            "the images of one predict call (slices of a volume) share the noise of a sample; acts when a call holds "
+            "several, and no data set here has volumes yet",
         ] = False,
     ) -> None:
-        super().__init__(data)
+        hparams = {name: value for name, value in locals().items() if name not in ("self", "data", "__class__")}
+        super().__init__(data, **hparams)
         authors = fidelity == "authors"
         clamp = log_std_clamp if log_std_clamp is not None else (0.0 if authors else 10.0)
         self.query_relu = query_relu if query_relu is not None else authors
@@ -146,10 +153,23 @@ class DPersona(Method):
 
     @classmethod
     def check_supported(cls, data: DataDescription, hparams: dict[str, Any]) -> None:
-        """As every binary 2D method; without stage 2 the raters need no identity."""
+        """As every binary 2D method; without stage 2 the raters need no identity, with it the heads must fit the images.
+
+        Raises:
+            UnsupportedPair: with the reason and what to do.
+        """
         if hparams.get("stages") == "diverse" and data.identity == "none":
             data = replace(data, identity="derived")
         super().check_supported(data, hparams)
+        if hparams.get("stages") != "both":
+            return
+        widths, padding, pool = (hparams[k] for k in ("head_widths", "head_padding", "head_pool"))
+        if not heads_fit(data.size, len(widths) + 1, padding, pool):
+            raise UnsupportedPair(
+                f"the rater heads of {cls.__name__} shrink images of {'x'.join(map(str, data.size))} pixels below one "
+                f"pixel under head_padding={padding}, head_pool={str(pool).lower()}, head_widths={list(widths)}; set "
+                f"method.head_padding=3 as the authors do, or give fewer head_widths"
+            )
 
     def parameters_for(self, stage: str | None) -> Iterable[nn.Parameter]:
         if stage == "personalised":

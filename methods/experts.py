@@ -74,6 +74,21 @@ class ExpertHeads(nn.Module):
         return x.mean((2, 3)).unflatten(1, (self.raters, -1))
 
 
+def heads_fit(size: Sequence[int], blocks: int, padding: int, pool_input: bool) -> bool:
+    """Whether the maps of an `ExpertHeads` of so many blocks keep at least one pixel on images of `size` pixels."""
+    side = min(size)
+    if pool_input:
+        side = -(-side // 2)
+    for block in range(blocks):
+        if block:
+            side //= 2
+        for _ in range(2):
+            side += 2 * padding - 2
+            if side < 1:
+                return False
+    return True
+
+
 def attend(queries: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
     """Codes B×R×L and attention B×R×S of queries B×R×L over a bank of codes B×S×L.
 

@@ -32,9 +32,6 @@ class Gaussian:
         """Reparameterised codes B×S×L from standard normal noise B×S×L (or S×L, shared by the images)."""
         return self.mean.unsqueeze(1) + self.std.unsqueeze(1) * noise
 
-    def detach(self) -> Gaussian:
-        return Gaussian(self.mean.detach(), self.log_std.detach())
-
 
 def kl_divergence(q: Gaussian, p: Gaussian) -> Tensor:
     """Analytic KL(q‖p) of each image, summed over the latent dimensions: B values, never negative."""
@@ -124,7 +121,10 @@ class GaussianEncoder(nn.Module):
         x = self.blocks(x).mean((2, 3), keepdim=True)
         mean, log_std = self.head(x).flatten(1).chunk(2, 1)
         if self.log_std_clamp is not None:
-            log_std = log_std.clamp(-self.log_std_clamp, self.log_std_clamp)
+            # The gradient passes the clamp unchanged: a plain clamp has none outside, and a prior that one bad step has
+            # thrown there stays dead (KL stuck at 40, every sample noise). Inside, the value is the same to the bit.
+            limited = log_std.clamp(-self.log_std_clamp, self.log_std_clamp)
+            log_std = log_std + (limited - log_std).detach()
         return Gaussian(mean, log_std)
 
 

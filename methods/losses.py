@@ -69,14 +69,6 @@ def soft_bce_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None, p
     return mean_valid(each.sum((2, 3)) if pixel_sum else each.mean((2, 3)), valid)
 
 
-def bce_dice_loss(
-    logits: Tensor, target: Tensor, valid: Tensor | None = None, bce_weight: float = 0.5, smooth: float = 1.0
-) -> Tensor:
-    """``w · BCE + (1 - w) · Dice``, both per image: the common loss of the plain baselines."""
-    bce = soft_bce_loss(logits, target, valid)
-    return bce_weight * bce + (1 - bce_weight) * image_dice_loss(logits, target, valid, smooth)
-
-
 def mean_valid(values: Tensor, valid: Tensor | None) -> Tensor:
     """Mean of B×C values over the valid entries; 0 (with gradient 0) if there is none."""
     if valid is None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UserError
 from ..datasets.base import DataDescription
-from .backbones import Backbone, build_backbone
+from .backbones import Backbone, Widths, build_backbone
 from .base import Deviation, Method, Prediction
 from .fusion import FusionHead
 from .latent import (
@@ -72,6 +72,10 @@ class ProbUNet(Method):
     gives_samples: ClassVar[bool] = True
     deviations: ClassVar[tuple[Deviation, ...]] = DEVIATIONS
 
+    @classmethod
+    def label(cls, hparams: dict[str, Any]) -> str:
+        return f"variant {hparams['variant']}"
+
     def __init__(
         self,
         data: DataDescription,
@@ -82,9 +86,9 @@ class ProbUNet(Method):
         ] = "pt",
         backbone: Annotated[BackboneChoice | None, "trunk; vgg: the method's own U-Net; null: by variant"] = None,
         backbone_weights: Annotated[str | None, "local ImageNet weights for unet_r34; null: from scratch"] = None,
-        widths: Annotated[tuple[int, ...] | None, "levels of vgg or unet_small; null: by variant"] = None,
+        widths: Annotated[Widths | None, "levels of vgg or unet_small; null: by variant"] = None,
         latent: Annotated[int, Field(ge=1), "size of the code z (the port's script uses 2)"] = 6,
-        encoder_widths: Annotated[tuple[int, ...] | None, "blocks of prior and posterior; null: by variant"] = None,
+        encoder_widths: Annotated[Widths | None, "blocks of prior and posterior; null: by variant"] = None,
         encoder_convs: Annotated[int, Field(ge=1), "convolutions a block of prior and posterior net"] = 3,
         encoder_pool: Annotated[bool, "2x2 average pool before prior and posterior net"] = False,
         latent_bias: Annotated[BiasInit, "initial bias of mean and log std: std 1 (pt, dp) or 1e-3 (tf)"] = "small",
@@ -96,9 +100,11 @@ class ProbUNet(Method):
         reconstruction: Annotated[
             Literal["bce", "dice"] | None, "cross-entropy summed over pixels, or soft Dice; null: by variant"
         ] = None,
-        dice: Annotated[Literal["batch", "image"], "kind of soft Dice, if that is the reconstruction"] = "batch",
+        dice: Annotated[Literal["batch", "image"], "kind of soft Dice; without effect on cross-entropy"] = "batch",
         legacy_batch_sum: Annotated[
-            bool, "cross-entropy summed over the batch too, as in pt: the KL weight then shrinks with the batch"
+            bool,
+            "cross-entropy summed over the batch too, as in pt: the KL weight then shrinks with the batch; "
+            "without effect on a Dice reconstruction",
         ] = False,
         kl_weight: Annotated[float | None, Field(ge=0), "weight beta of the KL; null: by variant (1, 10, 1)"] = None,
         regulariser: Annotated[
@@ -112,10 +118,13 @@ class ProbUNet(Method):
             int | None, Field(ge=1), "codes decoded at once (1: a loop); null: by device; never changes the draws"
         ] = None,
         shared_noise: Annotated[
-            bool, "the images of one predict call (slices of a volume) share the noise of a sample"
+            bool,
+            "the images of one predict call (slices of a volume) share the noise of a sample; acts when a call holds "
+            "several, and no data set here has volumes yet",
         ] = False,
     ) -> None:
-        super().__init__(data)
+        hparams = {name: value for name, value in locals().items() if name not in ("self", "data", "__class__")}
+        super().__init__(data, **hparams)
         chosen = VARIANTS[variant]
         self.latent = latent
         self.reconstruction = reconstruction or chosen.reconstruction

@@ -24,6 +24,18 @@ def test_override_wins_and_a_new_unit_of_budget_replaces_the_old():
     assert config["method"]["options"]["output_bias"] == 0.0
 
 
+def test_a_budget_set_by_hand_is_for_every_stage_unless_one_has_its_own():
+    def steps(**train):
+        stages = resolve("dpersona", "synthetic", "quick", {"train": train})["train"]["stages"]
+        return [(s["steps"], s["epochs"]) for s in stages]
+
+    assert steps() == [(600, None), (200, None)]
+    assert steps(steps=20) == [(20, None), (20, None)]
+    assert steps(epochs=2) == [(None, 2), (None, 2)]
+    assert steps(steps=20, stage={"personalised": {"steps": 7}}) == [(20, None), (7, None)]
+    assert steps(lr=1e-3) == [(600, None), (200, None)]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

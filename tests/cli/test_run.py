@@ -186,7 +186,7 @@ def _wait_for(folder, pattern, seconds=90):
         (["run", "-m", "unet_soft", "-d", "synthetic", "-p", "smoke", "--fold", "7"], "fold 7 does not exist"),
         (
             ["run", "-m", "dpersona", "-d", "synthetic", "-p", "smoke", "--set", "dataset.identity=none"],
-            "identity=by_area",
+            "`multirater info synthetic` lists",
         ),
         (["run", "-m", "unet_soft", "-d", "synthetic", "-p", "smoke", "--device", "cuda"], "no CUDA device"),
         (["run", "-m", "unet_soft", "--executor", "locl"], "unknown executor 'locl': did you mean 'local'"),

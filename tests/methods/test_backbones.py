@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from multirater.core.errors import UserError
-from multirater.methods.backbones import build_backbone, resize_nearest
+from multirater.methods.backbones import build_backbone, load_imagenet_weights, resize_nearest
 from multirater.methods.vgg_unet import VggUNet
+from torch import nn
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,30 @@ def test_imagenet_file(tmp_path: Path, suffix: str) -> None:
     assert torch.equal(colour["conv1.weight"], rgb["conv1.weight"])
     with pytest.raises(UserError, match="stem for 3 channels"):
         build_backbone("unet_r34", 2, weights_file=path)
+
+
+def test_imagenet_file_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "part.pt")
+    with pytest.raises(UserError, match="not a resnet34"):
+        build_backbone("unet_r34", 1, weights_file="~/part.pt")
+    with pytest.raises(UserError, match="is no file"):
+        build_backbone("unet_r34", 1, weights_file="~nobody-of-that-name/part.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.zeros(3), "named tensors"),
+        ({0: torch.zeros(3)}, "named tensors"),
+        ({"state_dict": {"conv1.weight": torch.zeros(64, 3, 7, 7)}}, "named tensors"),
+        ({"conv1.weight": torch.zeros(64)}, "1 dimensions instead of 4"),
+    ],
+)
+def test_files_with_other_content_are_refused(tmp_path: Path, content: Any, message: str) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(UserError, match=message):
+        load_imagenet_weights(nn.Identity(), tmp_path / "other.pt", 1)
 
 
 def test_wrong_files_and_names_are_refused(tmp_path: Path) -> None:

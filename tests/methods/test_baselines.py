@@ -52,6 +52,12 @@ def test_majority_of_the_six_discs(discs):
     assert majority_target(discs[:, :4], ties="inclusive").sum() == 317
 
 
+def test_random_ties_are_one_coin_a_case(discs):
+    torch.manual_seed(0)
+    areas = majority_target(discs.expand(40, -1, -1, -1), ties="random").sum((1, 2, 3))
+    assert {int(a) for a in areas} == {317, 377}
+
+
 def test_missing_raters_have_no_vote(discs):
     valid = torch.tensor([[True, True, True, False, False, False]])
     masks = discs * valid[:, :, None, None]

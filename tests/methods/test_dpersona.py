@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from multirater.benchmark.cards import type_text
 from multirater.core.errors import UnsupportedPair, UserError
+from multirater.core.options import options_of
 from multirater.datasets.base import DataDescription
 from multirater.methods import create_method
 from multirater.methods.dpersona import DPersona
-from multirater.methods.experts import ExpertHeads, attend, flat_share
+from multirater.methods.experts import ExpertHeads, attend, flat_share, heads_fit
 from multirater.methods.fusion import FusionHead
 from torch import nn
 
@@ -208,6 +210,52 @@ def test_wrong_options_are_refused() -> None:
         build(bound_weigth=2.0)
     with pytest.raises(UserError, match=r"method\.bound_samples"):
         build(bound_samples=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("encoder_widths", [0]), ("encoder_widths", [-1]), ("encoder_widths", []), ("head_widths", [0]), ("widths", [])],
+)
+def test_widths_below_one_are_refused(option: str, value: list[int]) -> None:
+    with pytest.raises(UserError, match=rf"method\.{option} = .* is not allowed"):
+        build(**{option: value})
+
+
+def test_width_options_print_a_readable_type() -> None:
+    types = {name: type_text(option.type) for name, option in options_of(DPersona).items()}
+    assert types["encoder_widths"] == "[int ≥ 1, …] length ≥ 1"
+    assert types["widths"] == "[int ≥ 1, …] length ≥ 1 | null"
+    assert types["head_widths"] == "[int ≥ 1, …]"
+
+
+@pytest.mark.parametrize("padding", [0, 1, 3])
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("widths", [(), (2,), (2, 2), (2, 2, 2)])
+def test_heads_that_shrink_to_nothing_are_refused_before_training(
+    padding: int, pool: bool, widths: tuple[int, ...]
+) -> None:
+    outcomes = set()
+    for side in (3, 4, 5, 8, 9, 16, 23, 24, 32, 56):
+        heads = ExpertHeads(1, 2, (*widths, 2), padding=padding, pool_input=pool).eval()
+        try:
+            heads(torch.zeros(1, 2, side + 2, side))
+            runs = True
+        except RuntimeError:
+            runs = False
+        assert heads_fit((side + 2, side), len(widths) + 1, padding, pool) == runs
+        outcomes.add(runs)
+    assert outcomes == ({True} if padding == 3 else {True, False}) or (padding == 1 and len(widths) < 3)
+    options = {**SMALL, "head_padding": 0, "head_pool": True, "head_widths": [8, 8]}
+    with pytest.raises(UnsupportedPair, match=r"16x16 pixels .* head_padding=0, head_pool=true, head_widths=\[8, 8\]"):
+        create_method("dpersona", describe(), **options)
+    assert create_method("dpersona", describe(), stages="diverse", **options).heads is None
+
+
+def test_options_are_kept() -> None:
+    options = {**SMALL, "latent": 4}
+    kept = DPersona(describe(), **options).hparams
+    assert {name: kept[name] for name in options} == options
+    assert kept.keys() == options_of(DPersona).keys()
 
 
 def test_training_covers_the_raters() -> None:

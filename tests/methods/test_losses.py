@@ -5,7 +5,6 @@ import pytest
 import torch
 from multirater.methods.losses import (
     batch_dice_loss,
-    bce_dice_loss,
     draw_rater,
     image_dice_loss,
     pick_rater,
@@ -63,7 +62,7 @@ def test_large_batches_cost_nothing_when_perfect() -> None:
     assert batch_dice_loss((target * 200 - 100).expand(-1, 2, -1, -1), target.expand(-1, 2, -1, -1)) < 1e-5
 
 
-@pytest.mark.parametrize("loss", [batch_dice_loss, image_dice_loss, soft_bce_loss, bce_dice_loss])
+@pytest.mark.parametrize("loss", [batch_dice_loss, image_dice_loss, soft_bce_loss])
 def test_missing_raters_do_not_count(loss) -> None:  # type: ignore[no-untyped-def]
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 4, 8, 8, generator=generator, requires_grad=True)
@@ -84,8 +83,6 @@ def test_bce_reductions() -> None:
     p = torch.sigmoid(LOGITS)
     torch.testing.assert_close(mean, -(0.25 * p.log() + 0.75 * (1 - p).log()).mean())
     torch.testing.assert_close(soft_bce_loss(LOGITS, target, pixel_sum=True), mean * 128 * 128)
-    mixed = bce_dice_loss(LOGITS, target, bce_weight=0.3)
-    torch.testing.assert_close(mixed, 0.3 * mean + 0.7 * image_dice_loss(LOGITS, target))
 
 
 def test_draw_is_uniform_among_available_raters() -> None:

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 from multirater.core.errors import UserError
+from multirater.core.options import options_of
 from multirater.datasets.base import DataDescription
 from multirater.methods import create_method
-from multirater.methods.latent import Gaussian, kl_divergence
+from multirater.methods.latent import Gaussian, GaussianEncoder, kl_divergence
 from multirater.methods.prob_unet import ProbUNet
 from torch import Tensor
 
@@ -144,6 +145,21 @@ def test_weights_for_vgg_are_refused() -> None:
         build(backbone_weights="x.pt")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("encoder_widths", [-1]), ("encoder_widths", []), ("widths", [16, -3]), ("widths", [])]
+)
+def test_widths_below_one_are_refused(option: str, value: list[int]) -> None:
+    with pytest.raises(UserError, match=rf"method\.{option} = .* is not allowed"):
+        build(**{option: value})
+
+
+def test_options_are_kept() -> None:
+    kept = ProbUNet(DataDescription(size=(16, 16)), **SMALL, latent=4).hparams
+    assert {name: kept[name] for name in SMALL} == SMALL
+    assert kept["latent"] == 4
+    assert kept.keys() == options_of(ProbUNet).keys()
+
+
 @pytest.mark.slow
 def test_learns_the_four_answers_of_one_image() -> None:
     """Overfitted on one image with four masks, samples have a lower energy distance than their mean map."""
@@ -174,3 +190,15 @@ def test_learns_the_four_answers_of_one_image() -> None:
         return (2 * cross - own - distance_of(raters, raters)).item()
 
     assert ged(prediction.samples[0] > 0.5) < ged(prediction.mean > 0.5) - 0.1
+
+
+def test_gradient_passes_the_clamp_of_the_log_std() -> None:
+    """A plain clamp has none outside its range: a prior thrown there by one bad step would stay dead."""
+    encoder = GaussianEncoder(1, (4, 4), 1, 2, log_std_clamp=2.0)
+    with torch.no_grad():
+        encoder.head.bias.copy_(torch.tensor([0.0, 0.0, 50.0, -50.0]))
+        encoder.head.weight.zero_()
+    gaussian = encoder(torch.zeros(1, 1, 8, 8))
+    assert gaussian.std.log().tolist()[0] == pytest.approx([2.0, -2.0])
+    gaussian.std.log().sum().backward()
+    assert encoder.head.bias.grad.tolist() == pytest.approx([0.0, 0.0, 1.0, 1.0])
