@@ -5,6 +5,7 @@ Layers, later ones win: class defaults, generic preset, the data set's preset, t
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
 from functools import cache
@@ -101,7 +102,10 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         merged.pop("epochs", None)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+        both = isinstance(old, dict) and isinstance(value, Mapping)
+        merged[key] = (
+            _merge(old, value) if both else copy.deepcopy(value)
+        )  # files are read once: never hand out their parts
     return merged
 
 
