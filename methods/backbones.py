@@ -174,9 +174,9 @@ class ResNet34UNet(Backbone):
 def load_imagenet_weights(encoder: nn.Module, path: Path, channels: int) -> None:
     """Load torchvision's ``resnet34`` weights from a local file into the encoder of `ResNet34UNet`.
 
-    The file is ``.safetensors`` or a torch state dict, read without unpickling code; ``~`` is the home folder. The classifier (``fc.*``) is
-    left out. With one image channel the 7×7 stem is summed over RGB, as the authors do; other channel counts than
-    1 and 3 cannot use the weights.
+    The file is ``.safetensors`` or a torch state dict, read without unpickling code; ``~`` is the home folder. The
+    classifier (``fc.*``) is left out. With one image channel the 7×7 stem is summed over RGB, as the authors do; other
+    channel counts than 1 and 3 cannot use the weights.
 
     Raises:
         UserError: no such file, not a ResNet-34, or a channel count that the stem cannot serve.

@@ -153,7 +153,7 @@ class DPersona(Method):
 
     @classmethod
     def check_supported(cls, data: DataDescription, hparams: dict[str, Any]) -> None:
-        """As every binary 2D method; without stage 2 the raters need no identity, with it the heads must fit the images.
+        """As every binary 2D method; without stage 2 raters need no identity, with it the heads must fit the images.
 
         Raises:
             UnsupportedPair: with the reason and what to do.

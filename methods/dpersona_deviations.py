@@ -15,7 +15,7 @@ DEVIATIONS = (
     Deviation(
         "log standard deviation of prior and posterior",
         "unclamped, with a N(0,1) initial bias",
-        "clamped to ±10; the initial bias is kept (latent_bias=small for std 1e-3)",
+        "clamped to ±10, the gradient passing through; the initial bias is kept (latent_bias=small for std 1e-3)",
         "log_std_clamp=0 or fidelity=authors",
         "removes a source of NaN; no effect inside the clamp",
     ),

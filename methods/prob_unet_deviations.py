@@ -22,7 +22,7 @@ DEVIATIONS = (
     Deviation(
         "log standard deviation",
         "unclamped",
-        "clamped to ±10",
+        "clamped to ±10, the gradient passing through",
         "log_std_clamp=0",
         "removes a source of NaN that users of the port report; no effect inside the clamp",
     ),
