@@ -231,10 +231,7 @@ def test_width_options_print_a_readable_type() -> None:
 @pytest.mark.parametrize("padding", [0, 1, 3])
 @pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize("widths", [(), (2,), (2, 2), (2, 2, 2)])
-def test_heads_that_shrink_to_nothing_are_refused_before_training(
-    padding: int, pool: bool, widths: tuple[int, ...]
-) -> None:
-    outcomes = set()
+def test_heads_fit_where_they_run(padding: int, pool: bool, widths: tuple[int, ...]) -> None:
     for side in (3, 4, 5, 8, 9, 16, 23, 24, 32, 56):
         heads = ExpertHeads(1, 2, (*widths, 2), padding=padding, pool_input=pool).eval()
         try:
@@ -243,8 +240,9 @@ def test_heads_that_shrink_to_nothing_are_refused_before_training(
         except RuntimeError:
             runs = False
         assert heads_fit((side + 2, side), len(widths) + 1, padding, pool) == runs
-        outcomes.add(runs)
-    assert outcomes == ({True} if padding == 3 else {True, False}) or (padding == 1 and len(widths) < 3)
+
+
+def test_heads_that_shrink_to_nothing_are_refused_before_training() -> None:
     options = {**SMALL, "head_padding": 0, "head_pool": True, "head_widths": [8, 8]}
     with pytest.raises(UnsupportedPair, match=r"16x16 pixels .* head_padding=0, head_pool=true, head_widths=\[8, 8\]"):
         create_method("dpersona", describe(), **options)
