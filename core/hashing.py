@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
+
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no insignificant space; refuses NaN, which has no JSON form."""
@@ -24,6 +26,17 @@ def key8(value: Any) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 (hex) of a file's bytes.
+
+    Raises:
+        UserError: the file is missing, a link to nothing, or not readable.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        what = "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
+        raise UserError(f"{path} {what}; restore or remove it") from error
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise UserError(f"{path} cannot be read: {why}; make it readable or remove it") from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,22 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
+
+
+@contextlib.contextmanager
+def _naming_files_outside(cache: Path) -> Iterator[None]:
+    """Turn an error of a file outside `cache` into one that names it: it says nothing of the cache.
+
+    An error without a file name (disk full while writing) passes.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
+        if not name or Path(os.path.abspath(name)).is_relative_to(os.path.abspath(cache)):
+            raise
+        why = (error.strerror or str(error)).lower()
+        raise UserError(f"{name} cannot be used: {why}; mend that and run again") from error
 
 
 class ArrayStore:
@@ -32,11 +49,16 @@ class ArrayStore:
 
     @staticmethod
     def build(folder: Path, fill: Callable[[Path], None]) -> None:
-        """Let `fill` write into a temporary sibling of `folder`, then rename it; a concurrent builder's result wins."""
+        """Let `fill` write into a temporary sibling of `folder`, then rename it; a concurrent builder's result wins.
+
+        Raises:
+            UserError: the cache cannot be written, or a file that `fill` needs cannot be used.
+        """
         temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.tmp")
         try:
             temporary.mkdir(parents=True)
-            fill(temporary)
+            with _naming_files_outside(temporary.parent):
+                fill(temporary)
             try:
                 os.rename(temporary, folder)
             except OSError:
