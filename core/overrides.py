@@ -13,11 +13,11 @@ from .errors import UserError, unknown
 SECTIONS = ("dataset", "method", "train", "eval")
 
 
-class _Core(yaml.SafeLoader):
+class CoreLoader(yaml.SafeLoader):
     """YAML 1.2 core scalars. PyYAML's own rules (YAML 1.1) read 1e-3 as text, `no` as false and 1:30 as 90."""
 
 
-_Core.yaml_implicit_resolvers = {}
+CoreLoader.yaml_implicit_resolvers = {}
 for _tag, _expression, _first in (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -25,11 +25,11 @@ for _tag, _expression, _first in (
     ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
 ):
     for _character in _first:
-        _Core.yaml_implicit_resolvers.setdefault(_character.strip("\0"), []).append(
+        CoreLoader.yaml_implicit_resolvers.setdefault(_character.strip("\0"), []).append(
             (f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_expression})\\Z"))
         )
-_Core.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
-_Core.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value))
+CoreLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+CoreLoader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value))
 
 
 def parse_value(text: str) -> Any:
@@ -39,7 +39,7 @@ def parse_value(text: str) -> Any:
         UserError: not a YAML value.
     """
     try:
-        return yaml.load(text, Loader=_Core)  # a SafeLoader: builds plain values only
+        return yaml.load(text, Loader=CoreLoader)  # a SafeLoader: builds plain values only
     except (yaml.YAMLError, ValueError) as error:
         why = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(f"{text!r} cannot be read as a value ({why}); quote it, as in \"a.b='text'\"") from error

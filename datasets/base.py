@@ -129,6 +129,10 @@ class Dataset(ABC):
         """The options that change the stored arrays (default: all but split and identity)."""
         return {k: v for k, v in self.options.items() if k not in ("split", "identity", "root")}
 
+    def leftovers(self) -> dict[str, list[str]]:
+        """Names of what was found beside the data and is not used, by kind; `multirater prepare` shows them."""
+        return {}
+
     def rater_order(self, store: ArrayStore) -> tuple[np.ndarray, tuple[str, ...], Identity]:
         """Stored slot of each rater of each case (N×R int, -1: missing), the rater ids, and the identity."""
         n, slots = store.masks.shape[:2]

@@ -14,7 +14,7 @@ from ..core.seeding import numpy_generator
 from .base import Dataset, Identity, Progress
 from .folder_config import FolderConfig, read_config
 from .folder_listing import WHOLE, FolderCase, Listing, list_folder
-from .image_files import Picture, read_picture, resize_image, resize_labels, to_channels, to_unit_range
+from .image_files import Picture, lossy, read_picture, resize_image, resize_labels, to_channels, to_unit_range
 from .store import ArrayStore
 
 Side = Annotated[int, Field(ge=8, le=8192)]
@@ -68,12 +68,17 @@ class Folder(Dataset):
             given = self.options["config"]
             config = read_config(Path(given).expanduser() if given else root / "multirater.yaml")
             self._listing = config, list_folder(root, config)
+            if self.options["identity"] is None:  # settled, so that left out or given it is one fingerprint, one table
+                self.options["identity"] = "as_stored" if config.identity == "consistent" else "none"
             alone = "" if config.patient_given else "no patient declared: every case counts as a patient of its own"
             self.notice = "; ".join(filter(None, [config.notice, alone]))
         return self._listing
 
     def source(self) -> dict[str, Any]:
-        """Hashes of all files used, by case, rater and class: where they lie does not matter."""
+        """Hashes of all files used, by case, rater and class: where they lie does not matter.
+
+        Of the names only this counts: whether a mask is a JPEG, because undeclared foreground is cut in those alone.
+        """
         if self._source is None:
             config, listing = self.listing()
             files = [
@@ -81,7 +86,11 @@ class Folder(Dataset):
                     case.case_id,
                     case.patient_id,
                     file_digest(case.image),
-                    [[r, c, file_digest(p)] for r, by in sorted(case.masks.items()) for c, p in sorted(by.items())],
+                    [
+                        [rater, name, file_digest(path), lossy(path)]
+                        for rater, by_class in sorted(case.masks.items())
+                        for name, path in sorted(by_class.items())
+                    ],
                 ]
                 for case in listing.cases
             ]
@@ -93,6 +102,12 @@ class Folder(Dataset):
                 **config.meaning,
             }
         return self._source
+
+    def leftovers(self) -> dict[str, list[str]]:
+        """`Listing.left_out` and `Listing.masks_without_image`. Asked of the folder, not of the cache: files that are
+        not used are no part of the cache key."""
+        listing = self.listing()[1]
+        return {"left_out": listing.left_out, "masks_without_image": listing.masks_without_image}
 
     # -- arrays ---------------------------------------------------------------------------------
 
@@ -108,7 +123,7 @@ class Folder(Dataset):
             progress(i, len(cases), case.case_id)
             picture = read_picture(case.image)
             native = picture.values.shape[:2]
-            image = to_channels(to_unit_range(picture.values, config.window, case.image), config.channels)
+            image = to_channels(to_unit_range(picture.values, config.window), config.channels)
             size = self._target(native, images, case, cases[0])
             if images is None or masks is None:
                 images = np.zeros((len(cases), image.shape[0], *size), np.float32)
@@ -154,7 +169,6 @@ class Folder(Dataset):
             identity=config.identity,
             overlapping=config.overlapping,
             class_names=list(listing.classes),
-            left_out=listing.left_out,
         )
         progress(len(cases), len(cases), "done")
 
@@ -177,7 +191,7 @@ class Folder(Dataset):
         A case with missing raters fills the first area slots: its k-th smallest of fewer masks.
         """
         order, ids, declared = super().rater_order(store)
-        chosen = self.options["identity"] or declared
+        chosen = self.options["identity"]
         places = tuple(str(r + 1) for r in range(order.shape[1]))
         if chosen == "none":
             for i, record in enumerate(store.records):

@@ -15,27 +15,29 @@ from pydantic import Field
 
 from ..core.errors import UserError, unknown
 from ..core.options import check_value
-from .image_files import JPEG
+from ..core.overrides import CoreLoader
+from .image_files import lossy
 from .patterns import Pattern, compile_pattern
 
 COMPARISONS: dict[str, Callable[[Any, float], Any]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt,
 }  # fmt: skip
 
-Id = str | int
-Positive = Annotated[float, Field(gt=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+IDS = ("raters", "classes")  # keys whose entries are text as written: 01 is a file's "01", not 1
 KEYS: dict[str, Any] = {
     "image": str,
     "mask": str,
     "ignore_case": bool,
-    "raters": list[Id],
+    "raters": list[str],
     "identity": Literal["none", "consistent"],
-    "foreground": str | list[float] | dict[float, Annotated[int, Field(ge=1, le=254)]],
-    "background": list[float],
-    "classes": list[Id],
+    "foreground": str | list[Finite] | dict[Finite, Annotated[int, Field(ge=1, le=254)]],
+    "background": list[Finite],
+    "classes": list[str],
     "overlapping": bool,
     "channels": Literal["grey", "rgb", "as_stored"],
-    "window": tuple[float, float],
+    "window": tuple[Finite, Finite],
     "patient": str,
     "spacing": Positive | tuple[Positive, Positive],
     "notice": str,
@@ -86,7 +88,7 @@ class Foreground:
             return out
         if values.dtype == np.bool_:
             return values.astype(np.uint8)
-        if path.suffix.lower() in JPEG:
+        if lossy(path):
             return (values > 127).astype(np.uint8)
         found = _distinct(values)
         if not (np.isin(found, [0, 1]).all() or np.isin(found, [0, 255]).all()):
@@ -129,11 +131,45 @@ class FolderConfig:
     meaning: dict[str, Any]
 
 
+class _Twice(yaml.YAMLError):
+    """A key stands twice in one mapping; YAML forbids it, PyYAML keeps the last."""
+
+
+class _Loader(CoreLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            seen: set[Any] = set()
+            for key in (self.construct_object(k, deep=True) for k, _ in node.value):
+                if key in seen:
+                    raise _Twice(key)
+                seen.add(key)
+        return mapping
+
+
+def _parse(text: str) -> Any:
+    """Values by the rules of YAML 1.2, so that ``no`` is a name; the entries of `IDS` as text."""
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
+            if key.value in IDS and isinstance(value, yaml.SequenceNode):
+                for entry in value.value:
+                    if isinstance(entry, yaml.ScalarNode):
+                        entry.tag = "tag:yaml.org,2002:str"
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
 def read_config(path: Path) -> FolderConfig:
     """The YAML of a folder.
 
     Raises:
-        UserError: missing, not YAML, unknown key (with the nearest), value of a wrong type, contradicting keys.
+        UserError: missing, not YAML, unknown key (with the nearest), a key given twice, value of a wrong type,
+            contradicting keys.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -145,8 +181,10 @@ def read_config(path: Path) -> FolderConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}); give a YAML file") from error
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        raw = _parse(text)
+    except _Twice as error:
+        raise UserError(f"{path} gives the key {error.args[0]!r} twice; keep one of them") from error
+    except (yaml.YAMLError, ValueError) as error:
         where = " ".join(str(error).split())[:160]
         raise UserError(f"{path} is not valid YAML ({where}); put patterns in quotes, as in docs/folder.md") from error
     if not isinstance(raw, dict):
@@ -174,7 +212,7 @@ def _interpret(given: dict[str, Any], path: Path) -> FolderConfig:
             f"{path} has {{class}} in mask and several classes in foreground; with one file a class, foreground must "
             f"tell foreground from background only"
         )
-    raters, classes = (tuple(map(str, given[k])) if k in given else None for k in ("raters", "classes"))
+    raters, classes = (tuple(given[k]) if k in given else None for k in IDS)
     for key, names in (("raters", raters), ("classes", classes)):
         if names is not None and (not names or len(set(names)) < len(names)):
             raise UserError(f"{path}: {key} {list(names)} must be a list of different names, at least one")
@@ -190,7 +228,11 @@ def _interpret(given: dict[str, Any], path: Path) -> FolderConfig:
         raise UserError(f"{path}: window {list(window)} must be [low, high] with low < high")
     spacing = given.get("spacing")
     try:
-        patient = None if given.get("patient") in (None, "case") else re.compile(given["patient"])
+        patient = (
+            None
+            if given.get("patient") in (None, "case")
+            else re.compile(given["patient"], re.IGNORECASE if ignore_case else 0)
+        )
     except re.error as error:
         raise UserError(f"{path}: patient {given['patient']!r} is not a regular expression ({error})") from error
     if patient and "patient" in image.fields:

@@ -32,14 +32,15 @@ class Listing:
     raters: tuple[str, ...]
     classes: tuple[str, ...]
     left_out: list[str]  # cases with an image but no mask of any chosen rater
-    masks_without_image: int
+    masks_without_image: list[str]  # paths below the root of masks of chosen raters and classes
 
 
 def list_folder(root: Path, config: FolderConfig) -> Listing:
     """Cases, raters and classes of a folder by the patterns of its YAML.
 
     Raises:
-        UserError: a pattern matches nothing, two files claim one place, a declared rater or class has no file.
+        UserError: a pattern matches nothing, two files claim one place, a declared rater or class has no file, a
+            folder cannot be read, a file name is not UTF-8.
     """
     files = files_below(root)
     if not files:
@@ -53,6 +54,10 @@ def list_folder(root: Path, config: FolderConfig) -> Listing:
             raise UserError(f"{cases[key].image} and {path} are both the image of case {'/'.join(key)!r}; {_NARROW}")
         case_id = "/".join(fields[k] for k in keys)
         cases[key] = FolderCase(case_id, fields.get("patient") or _patient(case_id, config), path)
+    # Two spellings of one patient would be two patients, whom a split may part. The choice must not hang on the paths.
+    patients = {fold(p): p for p in sorted({case.patient_id for case in cases.values()}, reverse=True)}
+    for case in cases.values():
+        case.patient_id = patients[fold(case.patient_id)]
 
     found = [
         (tuple(fold(fields[k]) for k in keys), fields["rater"], fields.get("class", WHOLE), path)
@@ -62,12 +67,12 @@ def list_folder(root: Path, config: FolderConfig) -> Listing:
     per_class = "class" in config.mask.fields
     names = _chosen("class", config.classes, {name for _, _, name, _ in found}, config) if per_class else (WHOLE,)
     spelling = {fold(n): n for n in (*raters, *names)}
-    orphans = 0
+    orphans: list[str] = []
     for key, rater, name, path in found:
         if fold(rater) not in map(fold, raters) or fold(name) not in map(fold, names):
             continue
         if key not in cases:
-            orphans += 1
+            orphans.append(path.relative_to(root).as_posix())
             continue
         by_class = cases[key].masks.setdefault(spelling[fold(rater)], {})
         other = by_class.setdefault(spelling[fold(name)], path)

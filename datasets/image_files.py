@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tokenize
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,10 @@ JPEG = (".jpg", ".jpeg")
 SUFFIXES = (*PILLOW, ".nii", ".nii.gz", ".npy")
 
 # What the readers raise on files that are cut short or not what their name says.
-_DAMAGE = (OSError, ValueError, EOFError, SyntaxError, struct.error, zlib.error, IndexError, KeyError, OverflowError)
+_DAMAGE = (
+    OSError, ValueError, EOFError, SyntaxError, struct.error, zlib.error, IndexError, KeyError, OverflowError,
+    tokenize.TokenError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,21 @@ class Picture:
     spacing: tuple[float, float] | None = None
 
 
+def lossy(path: Path) -> bool:
+    """Whether the kind of file blurs values, by its suffix; a mask in such a file is cut, not read as it is."""
+    return path.suffix.lower() in JPEG
+
+
 def read_picture(path: Path, labels: bool = False) -> Picture:
     """One picture, or one mask if `labels`.
 
     Palette files give colours as pictures and their palette indices as masks. NIfTI arrays (x, y) are turned to (row,
-    column). An alpha channel is dropped.
+    column). An alpha channel is dropped. The EXIF orientation is applied, so that rows and columns are those that a
+    viewer shows: an image from a camera and the mask that was drawn on its display agree.
 
     Raises:
-        UserError: unknown kind of file, damaged, several frames or slices, a colour mask.
+        UserError: unknown kind of file, damaged, several frames or slices, values that are no real finite numbers, no
+            pixels, a colour mask.
     """
     name = path.name.lower()
     if not name.endswith(SUFFIXES):
@@ -44,7 +55,7 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
         if name.endswith(PILLOW):
             picture = _read_pillow(path, labels)
         elif name.endswith(".npy"):
-            picture = Picture(_single_slice(np.load(path, allow_pickle=False), path))
+            picture = Picture(_single_slice(_read_npy(path), path))
         else:
             picture = _read_nifti(path)
     except FileNotFoundError as error:
@@ -54,18 +65,39 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
     except _DAMAGE as error:
         detail = " ".join(str(error).split())[:120]
         raise UserError(f"{path} is damaged or not what its name says ({detail}); restore the file") from error
+    _check_numbers(picture.values, path)
     return Picture(_one_channel(picture.values, path), picture.spacing) if labels else picture
 
 
+def _read_npy(path: Path) -> np.ndarray:
+    """The array of an npy file. `np.load` would also open zip archives and pickles, whatever the suffix says."""
+    with path.open("rb") as stream:
+        values = np.lib.format.read_array(stream, allow_pickle=False)
+    _check_numbers(values, path)  # before the shape is judged: what is no number has no channels
+    return values
+
+
+def _check_numbers(values: np.ndarray, path: Path) -> None:
+    if values.dtype.kind not in "buif":
+        raise UserError(f"{path} holds values of type {values.dtype}; only real numbers are read, so store those")
+    if not values.size:
+        raise UserError(f"{path} has shape {'×'.join(map(str, values.shape))} and no pixel; restore or remove the file")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise UserError(f"{path} holds values that are not finite (NaN or infinite); replace them")
+
+
 def _read_pillow(path: Path, labels: bool) -> Picture:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        # From a stream: given a path, Pillow maps an uncompressed tif that is to be turned with its sides swapped, and
+        # the rows are scrambled (seen in 13.0).
+        with path.open("rb") as stream, Image.open(stream) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
                 raise UserError(f"{path} holds {frames} frames; only single pictures are read, so store one a file")
             image.load()
+            ImageOps.exif_transpose(image, in_place=True)
             if image.mode in ("P", "PA"):
                 values = np.asarray(image) if labels else np.asarray(image.convert("RGB"))
                 return Picture(values[..., 0] if labels and values.ndim == 3 else values)
@@ -135,18 +167,13 @@ def to_channels(values: np.ndarray, channels: str) -> np.ndarray:
     return (values @ np.array([0.299, 0.587, 0.114], np.float32))[None]
 
 
-def to_unit_range(values: np.ndarray, window: tuple[float, float] | None, path: Path) -> np.ndarray:
+def to_unit_range(values: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:
     """Float32 in [0, 1] with the shape of `values`.
 
     With a `window` (low, high) linear between them and clipped. Else 1-bit as 0 and 1, 8-bit divided by 255, and all
     other types (16-bit, float) linear from the 0.5th to the 99.5th percentile of the picture, clipped; a constant one
-    is 0.
-
-    Raises:
-        UserError: values that are not finite.
+    is 0. The values must be finite, as `read_picture` sees to.
     """
-    if not np.isfinite(values).all():
-        raise UserError(f"{path} holds values that are not finite; replace them")
     if window is None and values.dtype == np.bool_:
         return values.astype(np.float32)
     if window is None and values.dtype == np.uint8:

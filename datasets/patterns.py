@@ -116,13 +116,16 @@ def files_below(root: Path) -> list[str]:
 
     Hidden files and ``__MACOSX`` are left out: archives made on a Mac hold a ``._x.png`` that is no picture beside
     every ``x.png``. Linked folders are followed, each once.
+
+    Raises:
+        UserError: a folder that cannot be listed (its files would count as absent), a name that is not UTF-8.
     """
     return sorted(_walk(root))
 
 
 def _walk(root: Path) -> Iterator[str]:
     seen: set[str] = set()
-    for folder, names, files in os.walk(root, followlinks=True):
+    for folder, names, files in os.walk(root, onerror=_refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             names.clear()
@@ -131,7 +134,23 @@ def _walk(root: Path) -> Iterator[str]:
         names[:] = sorted(n for n in names if not n.startswith(".") and n != "__MACOSX")
         for name in files:
             if not name.startswith("."):
-                yield (Path(folder) / name).relative_to(root).as_posix()
+                yield _utf8((Path(folder) / name).relative_to(root).as_posix())
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(
+        f"folder {str(error.filename)!r} cannot be read ({(error.strerror or str(error)).lower()}): whether it holds "
+        f"masks cannot be told; make it readable or move it away"
+    ) from error
+
+
+def _utf8(relative: str) -> str:
+    """`relative` itself; ids go into JSON and tables, which hold no other encoding."""
+    try:
+        relative.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the file name {os.fsencode(relative)!r} is not UTF-8; rename the file") from error
+    return relative
 
 
 def natural(text: str) -> tuple[tuple[int, int | str], ...]:

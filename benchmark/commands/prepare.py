@@ -69,9 +69,12 @@ def prepare(data: Any, quiet: bool = False) -> dict[str, Any]:
         "identity": described.identity,
         "missing_masks": int((~store.rater_valid).sum()),
         "classes": described.classes,
+        "class_names": list(store.meta.get("class_names", [])),
         "channels": described.channels,
         "size": list(described.size),
-        "left_out": store.meta.get("left_out", []),
+        "left_out": [],
+        "masks_without_image": [],
+        **data.leftovers(),
         "inter_rater_dice": dice,
         "fingerprint": data.fingerprint,
         "splits": splits(data),
@@ -114,7 +117,7 @@ def _print(facts: dict[str, Any]) -> None:
         "raters": f"{facts['raters']} ({', '.join(facts['rater_ids'])}), identity {facts['identity']}",
         "missing masks": facts["missing_masks"] or "none",
         "channels × size": " × ".join(map(str, [facts["channels"], *facts["size"]])),
-        "foreground classes": facts["classes"],
+        "foreground classes": _classes(facts["classes"], facts["class_names"]),
         "inter-rater Dice": "n/a (one rater)" if dice is None else f"{dice:.3f}",
         "fingerprint": facts["fingerprint"],
     }
@@ -122,6 +125,9 @@ def _print(facts: dict[str, Any]) -> None:
         shown["left out"] = f"{len(facts['left_out'])} cases without a mask: {', '.join(facts['left_out'][:5])}" + (
             ", …" if len(facts["left_out"]) > 5 else ""
         )
+    if facts["masks_without_image"]:
+        orphans = facts["masks_without_image"]
+        shown["not used"] = f"{len(orphans)} mask{'s' * (len(orphans) > 1)} without an image, for example {orphans[0]}"
     for key, value in shown.items():
         grid.add_row(key, Text(str(value)))
     console.print(grid)
@@ -139,3 +145,8 @@ def _print(facts: dict[str, Any]) -> None:
             f"some folds have no {' or '.join(names[p] for p in lacking)} case: the split needs more patients",
             style="yellow",
         )
+
+
+def _classes(count: int, names: list[str]) -> str:
+    numbered = [str(k + 1) for k in range(count)]
+    return f"{count} ({', '.join(names)})" if names and names != numbered else str(count)

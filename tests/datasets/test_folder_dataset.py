@@ -122,7 +122,7 @@ def test_a_case_that_no_chosen_rater_saw_is_left_out_and_listed(root):
     configure(root, raters=["c"])
     data = folder(root)
     assert [r.case_id for r in data.records] == ["case1", "case10"]
-    assert data.store.meta["left_out"] == ["case2"]
+    assert data.leftovers()["left_out"] == ["case2"]
 
 
 def test_moving_and_renaming_changes_neither_cache_nor_fingerprint(root, tmp_path):
@@ -298,6 +298,8 @@ def test_wrong_yaml_is_named(root):
         ("just text", ["must hold keys"]),
         ("image: '{case}.png'\nmask: '{case}/{ratr}.png'\n", ["'ratr'", "'rater'"]),
         ("image: '{case}.png'\nmask: '{case}.png'\n", ["lacks {rater}"]),
+        ("image: '{case}.png'\nmask: 'x'\nimage: '{case}.jpg'\n", ["'image' twice"]),
+        ("image: '{case}/image.png'\nmask: '{case}/{rater}'\nforeground: {1: 1, 1.0: 2}\n", ["1.0 twice"]),
         ("image: '{case}.png'\nmask: '{patient}/{case}_{rater}.png'\n", ["{patient} in mask"]),
     ]:
         path.write_text(text)
@@ -310,6 +312,7 @@ def test_wrong_yaml_is_named(root):
         ({"foreground": [1], "background": [0, 1]}, ["shares 1"]),
         ({"background": [0]}, ["background needs foreground"]),
         ({"window": [5, 5]}, ["window", "low < high"]),
+        ({"window": [float("nan"), 5]}, ["window"]),
         ({"patient": "("}, ["patient", "regular expression"]),
         ({"raters": ["a", "a"]}, ["different names"]),
         ({"classes": ["a", "b"]}, ["2 classes"]),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
+
 import pytest
 from multirater.core.errors import UserError
 from multirater.datasets.patterns import compile_pattern, files_below, natural
@@ -56,3 +60,26 @@ def test_hidden_files_and_loops_are_left_out(tmp_path):
 
 def test_natural_order():
     assert sorted(["case10", "case2", "b", "Case1"], key=natural) == ["b", "Case1", "case2", "case10"]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "x.png").write_bytes(b"")
+    scandir = os.scandir
+
+    def deny(path):  # permissions do not bind an administrator, who may run the tests
+        if str(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    with pytest.raises(UserError, match=r"locked.*cannot be read.*permission denied"):
+        files_below(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse the name themselves")
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+    with pytest.raises(UserError, match=r"caf\\xe9\.png.*not UTF-8") as caught:
+        files_below(tmp_path)
+    str(caught.value).encode()

@@ -21,7 +21,7 @@ RAMP = np.arange(12, dtype=np.uint8).reshape(3, 4)
 
 
 def unit(values, window=None):
-    return to_unit_range(values, window, "file")
+    return to_unit_range(values, window)
 
 
 def refused(path, *words, labels=False):
@@ -65,8 +65,6 @@ def test_sixteen_bit_and_float_use_percentiles_and_windows_are_absolute(tmp_path
     hu = np.array([[-2000.0, -1000.0], [-300.0, 900.0]])
     np.testing.assert_allclose(unit(hu, (-1000, 400)), [[0, 0], [0.5, 1]])
     assert not unit(np.full((2, 2), 7.0)).any()
-    with pytest.raises(UserError, match="not finite"):
-        unit(np.array([[np.nan, 1.0]]))
 
 
 def test_one_bit_palette_colour_and_alpha(tmp_path):
@@ -149,3 +147,50 @@ def test_a_pickle_in_an_npy_file_is_never_run(tmp_path):
     (tmp_path / "raw.npy").write_bytes(pickle.dumps(Trap()))
     refused(tmp_path / "raw.npy")
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("dtype", ["U3", "S3", "c8", "M8[D]", "m8[s]", "V4", "i4,f4"])
+def test_npy_holds_real_numbers(tmp_path, dtype):
+    path = tmp_path / "x.npy"
+    np.save(path, np.zeros((4, 4), dtype))
+    refused(path, "real numbers")
+    refused(path, "real numbers", labels=True)
+
+
+def test_npy_is_an_array_with_pixels(tmp_path):
+    np.save(tmp_path / "none.npy", np.zeros((0, 32)))
+    refused(tmp_path / "none.npy", "0×32", "no pixel")
+    with (tmp_path / "archive.npy").open("wb") as stream:
+        np.savez(stream, a=RAMP)
+    refused(tmp_path / "archive.npy", "not what its name says")
+    (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04 nothing else")
+    refused(tmp_path / "zip.npy", "not what its name says")
+    header = b"{'descr': '<f4', ((\n"
+    (tmp_path / "header.npy").write_bytes(b"\x93NUMPY\x01\x00" + bytes([len(header), 0]) + header)
+    refused(tmp_path / "header.npy", "not what its name says")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_images_and_masks_are_finite(tmp_path, value):
+    values = np.zeros((4, 4), np.float32)
+    values[1, 1] = value
+    np.save(tmp_path / "x.npy", values)
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "x.nii")
+    for suffix in ("npy", "tif", "nii"):
+        for labels in (False, True):
+            refused(tmp_path / f"x.{suffix}", "not finite", labels=labels)
+    nibabel.save(nibabel.Nifti1Image(values.astype(np.complex64), np.eye(4)), tmp_path / "complex.nii")
+    refused(tmp_path / "complex.nii", "complex64", "real numbers", labels=True)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("values", [RAMP, RAMP.astype(np.uint16) * 300, RAMP > 5], ids=["8-bit", "16-bit", "1-bit"])
+def test_exif_orientation_is_applied(tmp_path, suffix, values):
+    path = tmp_path / f"x.{suffix}"
+    for orientation, shown in ((1, values), (3, values[::-1, ::-1]), (6, np.rot90(values, -1)), (5, values.T)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(values).save(path, exif=exif)
+        for labels in (False, True):
+            np.testing.assert_array_equal(read_picture(path, labels).values, shown)
