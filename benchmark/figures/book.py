@@ -113,7 +113,11 @@ def _jobs(sheets: Sequence[Sheet]) -> list[Job]:
         name = group.key["dataset"]
         tail = "" if main[name] is sheet else f"__{slug(group.slug)}"
         for row in group.methods:
-            stem = f"{slug(name)}__{slug(row.method)}" + (f"-{slug(row.label)}" if row.label else "") + tail
+            # The plain name is the method's; only configurations that stand side by side need more.
+            alone = sum(other.method == row.method for other in group.methods) == 1
+            stem = (
+                f"{slug(name)}__{slug(row.method)}" + ("" if alone or not row.label else f"-{slug(row.label)}") + tail
+            )
             subject = f"{row.name} on {group.title}"
             cells = tuple(row.cells)
             jobs.append(
