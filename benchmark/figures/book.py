@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-VERSION = 2  # raised when a figure would look different from the same results
+VERSION = 3  # raised when a figure would look different from the same results
 KINDS = {
     "qualitative": "image, readers, samples, outputs per reader, mean and entropy of fixed cases",
     "curves": "loss, its parts and the validation score over training",

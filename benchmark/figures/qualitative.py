@@ -116,7 +116,7 @@ def _grid(blocks: list[Block], rows: int) -> tuple[Figure, NDArray[np.object_]]:
     """Square panels of one size, a wider gap between blocks."""
     import matplotlib.pyplot as plt
 
-    gap, wide, left, top, bottom = 0.035, 0.12, 0.62, 0.46, 0.42
+    gap, wide, left, top, bottom = 0.035, 0.12, 0.62, 0.46, 0.55
     xs, x = [], left
     for block in blocks:
         for _ in block.columns:
@@ -291,10 +291,14 @@ def _captions(
     below = axes[-1, 0].get_position().y0
     height = figure.get_figheight()
     rule = ", ".join(map(str, PERCENTILES))
-    text = (
-        f"{row.name} on {group.title}, fold {cell.spec['fold']}, seed {cell.spec['seed']}. "
-        f"Cases at the {rule} % points of the readers' diversity $v_R$ over {len(found.case_ids)} scored cases."
-    )
-    figure.text(left, below - 0.08 / height, text, ha="left", va="top", fontsize=6.5)
-    if group.notice:
-        figure.text(left, below - 0.21 / height, group.notice, ha="left", va="top", fontsize=6.5, color=VERMILLION)
+    # One line each: in a figure without rater maps a longer one would run into the colour bars.
+    lines = [
+        (f"{row.name} on {group.title}, fold {cell.spec['fold']}, seed {cell.spec['seed']}", BLACK),
+        (
+            f"Cases at the {rule} % points of the readers' diversity $v_R$ over {len(found.case_ids)} scored cases",
+            BLACK,
+        ),
+        (group.notice, VERMILLION),
+    ]
+    for k, (text, colour) in enumerate(lines):
+        figure.text(left, below - (0.08 + 0.13 * k) / height, text, ha="left", va="top", fontsize=6.5, color=colour)
