@@ -102,7 +102,6 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         merged.pop("epochs", None)
     for key, value in over.items():
         old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(value, Mapping)
         merged[key] = (
             _merge(old, value) if both else copy.deepcopy(value)
         )  # files are read once: never hand out their parts
