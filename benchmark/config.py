@@ -102,9 +102,10 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         merged.pop("epochs", None)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = (
-            _merge(old, value) if both else copy.deepcopy(value)
-        )  # files are read once: never hand out their parts
+        if isinstance(old, dict) and isinstance(value, Mapping):
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = copy.deepcopy(value)  # files are read once: never hand out their parts
     return merged
 
 
