@@ -227,6 +227,9 @@ def _labels(configs: dict[str, StoredCell]) -> dict[str, str]:
     siblings = Counter(cell.method for cell in configs.values())
     for key, cell in configs.items():
         own = str(cell.spec["method"].get("label") or "")  # what the method wants to be said in any case
+        if cell.method == HUMAN:
+            labels[key] = ""  # nothing that is set changes the readers
+            continue
         if siblings[cell.method] == 1:  # nothing to tell apart from, but what was set by hand is still said
             labels[key] = ", ".join(filter(None, [own, *_overrides(cell)]))
             continue
