@@ -1,12 +1,13 @@
 """Training steps of D-Persona against a literal reading of the released code: the same loss in less time.
 
-The reference tiles the code over all pixels, decodes sample by sample, runs the heads one by one and keeps gradients
-through the whole network in stage 2; its steps run under autograd's anomaly detection, as the released script's do.
-Times are processor time on one thread, which other load hardly changes.
+The reference tiles the code over all pixels, decodes sample by sample, runs the heads one by one, keeps gradients
+through the whole network in stage 2 and runs under anomaly detection, as the released training script does. Wall time
+on two threads, the least of alternating rounds.
 
 How much a whole step can gain is bounded by what both sides must compute: trunk and encoders forward and backward in
-stage 1 (four fifths of a step), the trunk forward and the heads forward and backward in stage 2. The fusion head on its
-own shows what the shared base and the gradient through the attaining codes bring.
+stage 1, the trunk forward and the heads forward and backward in stage 2, where the literal step has less than twice
+our floating-point operations: the same arithmetic cannot be much more than twice as fast. The fusion head on its own
+shows what the shared base and the gradient through the attaining codes bring.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ BATCH, RATERS, SIZE = 12, 4, 128
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
 
@@ -131,13 +132,13 @@ def literal_stage_2(method: DPersona, batch: dict[str, Any]) -> Tensor:
 
 
 def seconds(action: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.process_time()
+    start = time.perf_counter()
     value = action()
-    return value, time.process_time() - start
+    return value, time.perf_counter() - start
 
 
 def ratio(name: str, ours: Callable[[], float], literal: Callable[[], float], rounds: int = 3) -> float:
-    """How many times less processor time `ours` takes for the same value; alternating rounds, the least of each."""
+    """How many times less time `ours` takes for the same value; alternating rounds, the least of each."""
     fast, slow = [], []
     for _ in range(rounds):
         value, spent = seconds(ours)
@@ -176,11 +177,11 @@ def step_ratio(method: DPersona, batch: dict[str, Any], stage: str, literal: Cal
 
 
 def test_stage_1_step(method: DPersona, batch: dict[str, Any]) -> None:
-    assert step_ratio(method, batch, "diverse", literal_stage_1) >= 1.15
+    assert step_ratio(method, batch, "diverse", literal_stage_1) >= 1.7
 
 
 def test_stage_2_step(method: DPersona, batch: dict[str, Any]) -> None:
-    assert step_ratio(method, batch, "personalised", literal_stage_2) >= 1.1
+    assert step_ratio(method, batch, "personalised", literal_stage_2) >= 1.4
 
 
 def test_bound_of_ten_samples(method: DPersona) -> None:
