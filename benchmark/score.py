@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ..core.errors import UserError
 from ..metrics.case import CaseView
-from ..metrics.convention import conventions_of
 from ..metrics.registry import METRICS, info_of
 from ..metrics.score import case_views, check_metrics, pooled_dice_rater, score_view
+from ..metrics.variants import conventions_of
 
 # Axes of each array beside the leading case axis, as (fixed axes, spatial axes or not, optional channel axis or not).
 _AXES: dict[str, tuple[int, bool, bool]] = {

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .convention import Convention, list_variants
+from .convention import Convention
 from .registry import METRICS, info_of, list_metrics
+from .variants import list_variants
 
 if TYPE_CHECKING:
     from .human import human_case

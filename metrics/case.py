@@ -45,6 +45,9 @@ class CaseView:
         mean_prob: spatial or C×spatial or None.
         sample_weights, rater_weights: sum 1, or None for uniform.
         given_samples: number of samples asked for by the caller where none are given (human baselines).
+        valid: spatial bool, or None. With it the arrays above are flat, R×N, in the order of its True pixels; `placed`
+            puts them back.
+        spacing: millimetres per pixel of each axis, or None.
         void: why nothing can be computed (no rater, no pixel), or an empty string.
     """
 
@@ -63,6 +66,8 @@ class CaseView:
         sample_weights: Floats | None = None,
         rater_weights: Floats | None = None,
         n_samples: int | None = None,
+        valid: Mask | None = None,
+        spacing: tuple[float, ...] | None = None,
         void: str = "",
     ) -> None:
         self.raters = raters
@@ -75,6 +80,8 @@ class CaseView:
         self.mean_prob = mean_prob
         self.sample_weights = sample_weights
         self.rater_weights = rater_weights
+        self.valid = valid
+        self.spacing = spacing
         self.void = void
         self._samples = samples
         self._n_samples = n_samples
@@ -118,6 +125,14 @@ class CaseView:
         out = np.full(self.slots, math.nan)
         out[self.present] = values
         return out.tolist()
+
+    def placed(self, array: NDArray) -> NDArray:
+        """An array …×N of the pixels that count, as …×spatial with zeros (False) elsewhere; as it is without `valid`."""
+        if self.valid is None:
+            return array
+        out = np.zeros((*array.shape[:-1], *self.valid.shape), array.dtype)
+        out[..., self.valid] = array
+        return out
 
     # -- masks ----------------------------------------------------------------------------------
 

@@ -18,11 +18,12 @@ from scipy.optimize import linear_sum_assignment
 from ..core.hashing import canonical_json
 from ..core.seeding import numpy_generator
 from .case import CaseView, Undefined
-from .convention import CANONICAL, FIVE_LEVELS, Convention, conventions_of
+from .convention import CANONICAL, FIVE_LEVELS, Convention
 from .inputs import read_case
 from .matching import moved_similarity, transport
 from .mean_map import passes_of_votes, votes
 from .overlap import Floats, fraction, intersections, over_classes
+from .variants import conventions_of
 
 DRAWS = 200
 _LARGEST_SPLIT = 20  # C(20, 10) = 184 756 halves

@@ -176,7 +176,7 @@ def read_case(
         present = np.flatnonzero(_flags("rater_valid", rater_valid, (slots,)))
     chosen = label_array("raters", everyone if len(present) == slots else everyone[present])
     region = None if valid is None else _flags("valid", valid, spatial)
-    _check_spacing(spacing, len(spatial))
+    millimetres = spacing_of(spacing, len(spatial))
 
     masks = None if samples is None else label_array("samples", samples)
     if masks is not None and masks.shape[1:] != spatial:
@@ -228,6 +228,8 @@ def read_case(
         sample_weights=None if given is None else weights_array("sample_weights", sample_weights, len(given)),
         rater_weights=weights_r,
         n_samples=None if n_samples is None else int(n_samples),
+        valid=region,
+        spacing=millimetres,
         void=void,
     )
 
@@ -287,9 +289,11 @@ def _mean_map(value: Any, spatial: tuple[int, ...], classes: tuple[int, ...]) ->
     return out.astype(np.float64) if out.dtype.kind in "bui" else out
 
 
-def _check_spacing(spacing: Any, dims: int) -> None:
+def spacing_of(spacing: Any, dims: int) -> tuple[float, ...] | None:
+    """Millimetres per pixel of each axis, checked; None stays None."""
     if spacing is None:
-        return
+        return None
     out = array_of("spacing", spacing).astype(np.float64)
     if out.shape != (dims,) or not (np.isfinite(out).all() and (out > 0).all()):
         raise UserError(f"spacing = {out.tolist()} is not allowed; give {dims} millimetres per pixel, all above 0")
+    return tuple(out.tolist())

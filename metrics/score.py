@@ -12,12 +12,13 @@ import numpy as np
 
 from ..core.errors import UserError
 from .case import CaseView, Undefined
-from .convention import CANONICAL, Convention, conventions_of
+from .convention import CANONICAL, Convention
 from .inputs import array_of, evaluated_classes, label_array, read_case
 from .overlap import fraction, over_classes
 from .per_rater import own_counts
 from .registry import METRICS, info_of
 from .sets import TooFewSamples
+from .variants import conventions_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -37,8 +37,8 @@ def command(file: Path, variant: str, metrics: str | None, spatial_dims: int, as
       np.savez("mine.npz", raters=masks, probs=probabilities)
       multirater score mine.npz --metrics ged,dice_match,dice_soft
     """
-    from ...metrics.convention import list_variants, variant_summary
     from ...metrics.registry import info_of
+    from ...metrics.variants import list_variants, variant_summary
     from ..score import as_json as to_json
     from ..score import read_score_file, same_as_canonical, score_file
 
