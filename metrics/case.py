@@ -127,7 +127,7 @@ class CaseView:
         return out.tolist()
 
     def placed(self, array: NDArray) -> NDArray:
-        """An array …×N of the pixels that count, as …×spatial with zeros (False) elsewhere; as it is without `valid`."""
+        """An array …×N of the pixels that count, as …×spatial with zeros (False) elsewhere; as it is if all count."""
         if self.valid is None:
             return array
         out = np.zeros((*array.shape[:-1], *self.valid.shape), array.dtype)
