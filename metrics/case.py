@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -90,13 +91,14 @@ class CaseView:
         self._parts: dict[tuple, tuple[Floats, Floats, Floats]] = {}
         self._similarity: dict[tuple, Similarity] = {}
         self._counts: dict[tuple, list[Floats]] = {}
+        self._tallies: dict[tuple, tuple[NDArray, ...]] = {}
         self.memory: dict[tuple, object] = {}  # for modules that share further results between their metrics
 
     # -- sizes ----------------------------------------------------------------------------------
 
     @property
     def R(self) -> int:
-        return len(self.raters)
+        return len(self.present)
 
     @cached_property
     def S(self) -> int:
@@ -116,6 +118,34 @@ class CaseView:
     def channels(self) -> bool:
         """Whether probabilities of samples have a channel axis."""
         return self.probs is not None and self.probs.ndim > self.raters.ndim
+
+    @property
+    def personalised(self) -> bool:
+        """Whether there is an output for each rater."""
+        return self.rater_probs is not None or self.rater_labels is not None
+
+    @property
+    def left_differ(self) -> bool:
+        """Whether CIMD's left masks are other masks than the samples."""
+        return self._left_samples is not self.samples
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Which predictions there are, by the names of `multirater.metrics.score_case`."""
+        found = {
+            "samples": self._samples is not None,
+            "probs": self.probs is not None,
+            "rater_probs": self.personalised,
+            "mean_prob": self.mean_prob is not None,
+        }
+        return frozenset(name for name, there in found.items() if there)
+
+    def again(self) -> CaseView:
+        """The same case for another variant: exact counts are shared, nothing that a convention decides is."""
+        other = copy.copy(self)
+        other.conventions, other.notes, other.memory = {}, {}, {}
+        other._parts, other._similarity = {}, {}
+        return other
 
     def convention(self, family: str) -> Convention:
         return self.conventions.get(family, CANONICAL)
@@ -183,7 +213,7 @@ class CaseView:
 
     def counts(self, convention: Convention) -> list[Floats]:
         """Per evaluated class the T×T intersections of raters, samples and (CIMD only) left samples, in this order."""
-        left = convention.binarise == "sigmoid_left" and self._left_samples is not self.samples
+        left = convention.binarise == "sigmoid_left" and self.left_differ
         labels = (0, *self.classes) if convention.classes == "with_background" else self.classes
         key = (left, labels)
         if key not in self._counts:
@@ -197,6 +227,36 @@ class CaseView:
         assert self._left_samples is not None
         groups = (self.raters, self.samples, self._left_samples)
         return intersections(crop([self.class_mask(g, label) for g in groups])).astype(np.float64)
+
+    def tally(self, key: tuple, compute: Callable[[], Sequence[NDArray]]) -> tuple[NDArray, ...]:
+        """Counts or sums over pixels, made once and kept by `multirater.metrics.components`.
+
+        A metric that takes all it needs of the pixels from `counts` and `tally` can be scored from stored components;
+        it is registered with ``pixels=False``.
+
+        Args:
+            key: strings, numbers, None and tuples of them that name everything the arrays depend on, a convention's
+                fields included; the first is the module's name.
+            compute: makes the arrays.
+        """
+        if key not in self._tallies:
+            # One memory layout, stored or not: NumPy's sums depend on it in the last bit.
+            self._tallies[key] = tuple(np.ascontiguousarray(array) for array in compute())
+        return self._tallies[key]
+
+    def one_class(self, label: int) -> CaseView:
+        """Masks of one class against the rest, under the same conventions."""
+        one = CaseView(
+            raters=self.class_mask(self.raters, label),
+            slots=self.slots,
+            present=self.present,
+            classes=(label,),
+            samples=None if self.samples is None else self.class_mask(self.samples, label),
+            sample_weights=self.sample_weights,
+            rater_weights=self.rater_weights,
+        )
+        one.conventions = self.conventions
+        return one
 
     def parts(self, kind: str, convention: Convention) -> tuple[Floats, Floats, Floats]:
         """Numerators and denominators K×T×T of a similarity, and the sizes K×T of the masks."""
@@ -213,7 +273,7 @@ class CaseView:
         """Where raters, right samples and left samples stand among the T masks, the sample cap applied."""
         count = min(self.S, convention.sample_cap or self.S)
         right = slice(self.R, self.R + count)
-        if convention.binarise == "sigmoid_left" and self._left_samples is not self.samples:
+        if convention.binarise == "sigmoid_left" and self.left_differ:
             return slice(0, self.R), right, slice(self.R + self.S, self.R + self.S + count)
         return slice(0, self.R), right, right
 

@@ -79,10 +79,10 @@ def _need(view: CaseView, raters: int) -> None:
         raise Undefined("human baselines are defined for equally weighted raters")
 
 
-def _vote_tables(view: CaseView) -> list[NDArray[np.int64]]:
+def _vote_tables(view: CaseView) -> tuple[NDArray[np.int64], ...]:
     """Per class R×2×(R+1): pixels by rater, by that rater's own vote, and by the votes of all raters."""
-    key = ("human", "votes")
-    if key not in view.memory:
+
+    def compute() -> list[NDArray[np.int64]]:
         tables = []
         for label in view.classes:
             masks = view.cropped(label)[0]
@@ -91,10 +91,9 @@ def _vote_tables(view: CaseView) -> list[NDArray[np.int64]]:
             marked = counts[: view.R, view.R :]
             left_out = counts.diagonal()[view.R :] - marked
             tables.append(np.stack([left_out, marked], axis=1))
-        view.memory[key] = tables
-    found = view.memory[key]
-    assert isinstance(found, list)
-    return found
+        return tables
+
+    return view.tally(("human.votes",), compute)
 
 
 def _rest_dice(view: CaseView, thresholds: tuple[float, ...], convention: Convention) -> Floats:

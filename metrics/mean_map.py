@@ -110,13 +110,13 @@ def mean_of_samples(view: CaseView, label: int, convention: Convention) -> NDArr
 
 def compare(view: CaseView, convention: Convention) -> Comparison:
     """Overlaps of the mean map and the rater share at all thresholds; shared by the metrics of this module."""
-    key = ("mean_map", convention)
-    if key not in view.memory:
+
+    def compute() -> list[Floats]:
         rows = [_compare_class(view, label, convention) for label in view.classes]
-        view.memory[key] = Comparison(*(np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)))
-    found = view.memory[key]
-    assert isinstance(found, Comparison)
-    return found
+        return [np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)]
+
+    key = ("mean_map", convention.sample_cap, convention.dtype != "float64", thresholds_of(convention))
+    return Comparison(*view.tally(key, compute))
 
 
 def thresholds_of(convention: Convention) -> tuple[float, ...]:

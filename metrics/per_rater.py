@@ -44,22 +44,18 @@ def _maps(view: CaseView, label: int) -> Mask:
 
 
 def _overlaps(view: CaseView) -> _Overlaps:
-    key = ("per_rater",)
-    if key not in view.memory:
+
+    def compute() -> list[Floats]:
         rows = []
         for label in view.classes:
             counts = intersections(crop([view.class_mask(view.raters, label), _maps(view, label)]))
             sizes = counts.diagonal()
             rows.append((counts[: view.R, view.R :], sizes[: view.R, None], sizes[None, view.R :]))
-        view.memory[key] = _Overlaps(*(np.stack(column).astype(np.float64) for column in zip(*rows, strict=True)))
-    found = view.memory[key]
-    assert isinstance(found, _Overlaps)
-    return found
+        return [np.stack(column).astype(np.float64) for column in zip(*rows, strict=True)]
 
-
-def personalised(view: CaseView) -> bool:
-    """Whether the case has an output for each rater."""
-    return view.rater_probs is not None or view.rater_labels is not None
+    common = view.convention("map")  # of the common mask
+    mean = () if view.personalised else (common.sample_cap, common.dtype != "float64")
+    return _Overlaps(*view.tally(("per_rater", *mean), compute))
 
 
 def scores(view: CaseView, kind: str = "dice") -> Floats:
@@ -77,14 +73,14 @@ def own_counts(view: CaseView) -> tuple[Floats, Floats, Floats]:
     shape = found.inter.shape
     for target, counts in zip(out, (found.inter, found.size_raters, found.size_maps), strict=True):
         full = np.broadcast_to(counts, shape)
-        target[:, view.present] = full.diagonal(axis1=1, axis2=2) if personalised(view) else full[:, :, 0]
+        target[:, view.present] = full.diagonal(axis1=1, axis2=2) if view.personalised else full[:, :, 0]
     return out[0], out[1], out[2]
 
 
 def _own(view: CaseView, kind: str, name: str) -> Floats:
     """Each rater's score by its own map."""
     matrix = scores(view, kind)
-    if personalised(view):
+    if view.personalised:
         return matrix.diagonal()
     view.notes[name] = COMMON_MASK
     return matrix[:, 0]
@@ -147,8 +143,12 @@ def dice_rater_soft(view: CaseView) -> float:
     """`dice_soft` of each personalised map against its rater's own mask, mean over raters (TAB, PADL)."""
     convention = view.convention("rater")
     thresholds = convention.thresholds or FIVE_LEVELS
-    rows = [_soft_counts(view, label, thresholds, convention) for label in view.classes]
-    inter, size_map, size_rater = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
+
+    def compute() -> list[Floats]:
+        rows = [_soft_counts(view, label, thresholds, convention) for label in view.classes]
+        return [np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)]
+
+    inter, size_map, size_rater = view.tally(("per_rater.soft", convention.dtype != "float64", thresholds), compute)
     reference = size_rater[:, :, None]
     return _mean(over_classes(*fraction("dice", inter, size_map, reference), convention, reference))
 
@@ -180,12 +180,12 @@ def dice_each(view: CaseView) -> list[float]:
     """D-Persona's legacy list: matched values (variant ``dpersona``) or pairing by index (``dpersona_identity``)."""
     pairing = view.convention("dice").each
     if pairing == "matched":
-        if view.samples is None:
+        if not view.S:
             raise Undefined("the matched dice_each is computed from samples or probs, and only rater_probs were given")
         return view.spread(matched_scores(view))
     if pairing != "identity":
         raise Undefined("dice_each is legacy; it exists in the variants dpersona (matched) and dpersona_identity")
-    if personalised(view):
+    if view.personalised:
         return dice_rater_each(view)
     if view.slots != view.S:
         raise Undefined(f"pairing by index needs one sample for each of the {view.slots} raters, {view.S} were given")

@@ -20,6 +20,7 @@ values            ``scalar``, ``rater`` (a list over rater slots) or ``class`` (
 region            pixels it runs over: ``box`` or ``full`` where the choice matters (section 5.3), else ``""``
 base              the id without the region mark, for ids such as ``ece.full``; else ``""``
 section           of the metric specification
+pixels            False: can be computed from stored components (`multirater.metrics.components`), without the masks
 ================= ============================================================================================
 
 Third-party packages add metrics through the entry-point group ``multirater.metrics``; metadata they leave out takes
@@ -53,7 +54,11 @@ _DEFAULTS: dict[str, Any] = {
     "region": "",
     "base": "",
     "section": "",
+    "pixels": True,
 }
+
+# Modules whose metrics take all they need of the pixels from `CaseView.counts` and `CaseView.tally`.
+_FROM_COUNTS = ("sets", "mean_map", "per_rater", "human")
 
 
 def info_of(name: str) -> Mapping[str, Any]:
@@ -82,7 +87,14 @@ def table(module: str, section: str, family: str, rows: dict[str, tuple[str, str
             name,
             f"multirater.metrics.{module}:{function}",
             origin="multirater",
-            **{**_DEFAULTS, "summary": summary, "family": family, "section": section, **shared},
+            **{
+                **_DEFAULTS,
+                "pixels": module not in _FROM_COUNTS,
+                "summary": summary,
+                "family": family,
+                "section": section,
+                **shared,
+            },
         )
 
 

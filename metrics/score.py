@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 INPUTS = ("samples", "probs", "rater_probs", "mean_prob")
+COUNTS_ONLY = "counts only"  # stands among the given inputs of a case that is made of components
 
 
 def score_case(
@@ -163,6 +164,8 @@ def names_in_group(prefix: str) -> list[str]:
 
 def _missing(name: str, given: frozenset[str]) -> str | None:
     """The first group of inputs that a metric lacks."""
+    if COUNTS_ONLY in given and info_of(name)["pixels"]:
+        return "pixels"
     for group in info_of(name)["needs"]:
         if given.isdisjoint(group.split("|")):
             return group
@@ -184,6 +187,10 @@ def check_metrics(metrics: Iterable[str], given: frozenset[str]) -> tuple[str, .
 def _checked(names: tuple[str, ...], given: frozenset[str]) -> tuple[str, ...]:
     for name in names:
         lacking = _missing(name, given)
+        if lacking == "pixels":
+            raise UserError(
+                f"metric {name!r} needs pixels, and components hold counts only; score the masks themselves"
+            )
         if lacking is not None:
             one_of = " or ".join(lacking.split("|"))
             raise UserError(f"metric {name!r} needs {one_of}, which was not given; pass it or leave the metric out")

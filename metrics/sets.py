@@ -160,21 +160,10 @@ def ged_per_class(view: CaseView) -> list[float]:
     """`ged` of each evaluated class, one against the rest; their mean is the multi-class `ged`."""
     if len(view.classes) == 1:
         return [ged(view)]
-    assert view.samples is not None
     out = []
     for label in view.classes:
-        one = CaseView(
-            raters=view.raters == label,
-            slots=view.slots,
-            present=view.present,
-            classes=(label,),
-            samples=view.samples == label,
-            sample_weights=view.sample_weights,
-            rater_weights=view.rater_weights,
-        )
-        one.conventions = view.conventions
         try:
-            out.append(ged(one))
+            out.append(ged(view.one_class(label)))
         except Undefined:
             out.append(math.nan)
     return out
