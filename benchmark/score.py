@@ -252,6 +252,8 @@ def _labels(name: str, count: int, classes: Sequence[int] | None) -> list[str]:
     if info_of(name)["values"] == "class":
         numbers = classes or range(1, count + 1)
         return [f"{name.removesuffix('.per_class')}[class {c}]" for c in numbers]
+    if info_of(name)["values"] == "votes":
+        return [f"{name}[{k} votes]" for k in range(count)]
     return [f"{name.removesuffix('.each')}[{r}]" for r in range(1, count + 1)]
 
 

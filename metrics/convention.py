@@ -15,6 +15,7 @@ family   metrics
 ``calibration`` ``brier*``, ``nll*``, ``ece*``, ``ace*``, ``mce``, ``consensus_confidence``
 ``surface`` ``hd*``, ``assd*``, ``nsd*``
 ``volume`` ``volume_crps*``
+``agreement`` ``pairwise_*``, ``gci``, kappas, ``vote_histogram*``, ``staple.*``
 ======== ======================================================================================
 
 This module needs the standard library only, so that names can be listed at once.
@@ -142,4 +143,16 @@ def _number(convention: Convention, name: str) -> float:
 
 
 CANONICAL = Convention()
-FAMILIES = ("ged", "hm", "dice", "map", "rater", "uncertainty", "insight", "calibration", "surface", "volume")
+FAMILIES = (
+    "ged",
+    "hm",
+    "dice",
+    "map",
+    "rater",
+    "uncertainty",
+    "insight",
+    "calibration",
+    "surface",
+    "volume",
+    "agreement",
+)

@@ -16,7 +16,8 @@ worst             the value that replaces a method-undefined one in a mean over 
 version           raised when the value of the same input would change
 family            which convention of a variant applies (`multirater.metrics.convention`)
 needs             inputs beside the raters, alternatives separated by ``|``; all groups are needed
-values            ``scalar``, ``rater`` (a list over rater slots) or ``class`` (a list over evaluated classes)
+values            ``scalar``, ``rater`` (a list over rater slots), ``class`` (over evaluated classes) or ``votes`` (over
+                  0, 1, … votes, one more than there are slots)
 region            pixels it runs over: ``box`` or ``full`` where the choice matters (section 5.3), else ``""``
 base              the id without the region mark, for ids such as ``ece.full``; else ``""``
 section           of the metric specification

@@ -147,7 +147,9 @@ def evaluate(view: CaseView, names: Iterable[str], strict: bool = False) -> dict
             if strict and isinstance(reason, TooFewSamples):
                 raise
             view.notes[name] = str(reason)
-            length = {"rater": view.slots, "class": len(view.classes)}.get(info_of(name)["values"])
+            length = {"rater": view.slots, "class": len(view.classes), "votes": view.slots + 1}.get(
+                info_of(name)["values"]
+            )
             out[name] = math.nan if length is None else [math.nan] * length
     return out
 

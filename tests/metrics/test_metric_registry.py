@@ -34,7 +34,7 @@ def test_metadata(name):
     assert info["section"]
     assert info["version"] >= 1
     assert info["family"] in FAMILIES
-    assert info["values"] in ("scalar", "rater", "class")
+    assert info["values"] in ("scalar", "rater", "class", "votes")
     assert isinstance(info["depends_on_samples"], bool)
     assert all(set(group.split("|")) <= set(INPUTS) for group in info["needs"])
     assert METRICS.get(name).__doc__
