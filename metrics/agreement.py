@@ -153,7 +153,7 @@ def tabled(votes: Counts) -> Counts:
 
 def need(view: CaseView, raters: int) -> None:
     """Raise `Undefined` unless the case has so many equally weighted raters."""
-    if view.R < raters:
+    if raters > view.R:
         raise Undefined(f"needs at least {raters} raters, this case has {view.R}")
     if view.rater_weights is not None:
         raise Undefined("agreement is defined for equally weighted raters")

@@ -71,7 +71,9 @@ def estimate(rows: Mask, counts: Counts, order: NDArray[np.intp] | None = None) 
     votes = int((rows.sum(axis=1) * counts).sum())
     prior = math.log(votes) - math.log(total - votes)
     a = b = np.full(raters, START)
-    for done in range(1, ROUNDS + 1):
+    rounds, moved = 0, math.inf
+    while moved > TOLERANCE and rounds < ROUNDS:
+        rounds += 1
         if_marked = np.log(a) - np.log1p(-b)
         if_not = np.log1p(-a) - np.log(b)
         odds = prior + np.where(y > 0, if_marked, if_not).sum(axis=1)
@@ -84,11 +86,9 @@ def estimate(rows: Mask, counts: Counts, order: NDArray[np.intp] | None = None) 
         next_b = np.clip((v[:, None] * (1.0 - y)).sum(axis=0) / v.sum(), CLIP, 1.0 - CLIP)
         moved = max(np.abs(next_a - a).max(), np.abs(next_b - b).max())
         a, b = next_a, next_b
-        if moved <= TOLERANCE:
-            break
     sensitivity, specificity = np.empty(raters), np.empty(raters)
     sensitivity[order], specificity[order] = a, b
-    return Estimate(expit(odds), sensitivity, specificity, done)
+    return Estimate(expit(odds), sensitivity, specificity, rounds)
 
 
 def is_truth(weights: Floats) -> Mask:

@@ -6,13 +6,14 @@ import time
 
 import numpy as np
 import pytest
-from multirater.metrics import list_metrics, score_case
+from multirater.metrics import info_of, list_metrics, score_case
 from scipy.optimize import linear_sum_assignment
 
 pytestmark = pytest.mark.perf
 
 OTHERS = ("human.", "dice_rater", "rater_", "iou_rater", "dice_each", "ged.per_class")
-OVERLAP = [name for name in list_metrics() if not name.startswith(OTHERS)]
+FAMILIES = ("ged", "hm", "dice", "map")
+OVERLAP = [n for n in list_metrics() if info_of(n)["family"] in FAMILIES and not n.startswith(OTHERS)]
 
 
 def ellipses(size, count, seed):
