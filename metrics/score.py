@@ -164,7 +164,7 @@ def names_in_group(prefix: str) -> list[str]:
     return [entry.name for entry in METRICS.entries() if entry.name.startswith(prefix)]
 
 
-def _missing(name: str, given: frozenset[str]) -> str | None:
+def missing_input(name: str, given: frozenset[str]) -> str | None:
     """The first group of inputs that a metric lacks."""
     if COUNTS_ONLY in given and info_of(name)["pixels"]:
         return "pixels"
@@ -188,7 +188,7 @@ def check_metrics(metrics: Iterable[str], given: frozenset[str]) -> tuple[str, .
 @lru_cache(maxsize=256)
 def _checked(names: tuple[str, ...], given: frozenset[str]) -> tuple[str, ...]:
     for name in names:
-        lacking = _missing(name, given)
+        lacking = missing_input(name, given)
         if lacking == "pixels":
             raise UserError(
                 f"metric {name!r} needs pixels, and components hold counts only; score the masks themselves"
@@ -203,7 +203,7 @@ def _checked(names: tuple[str, ...], given: frozenset[str]) -> tuple[str, ...]:
 def _default_names(given: frozenset[str], each: bool, several: bool) -> tuple[str, ...]:
     out = []
     for entry in METRICS.entries():
-        if _missing(entry.name, given) is not None:
+        if missing_input(entry.name, given) is not None:
             continue
         if (entry.name == "dice_each" and not each) or (entry.name == "ged.per_class" and not several):
             continue
