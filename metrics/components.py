@@ -91,7 +91,7 @@ class CountsView(CaseView):
             delattr(self, name)
         self.__dict__["S"] = int(facts["S"])
         self._components = components
-        for name, array in arrays.items():
+        for name in arrays:
             kind, _, rest = name.partition(" ")
             if kind == _TALLY and rest.endswith(" 0"):
                 key = rest.removesuffix(" 0")
@@ -316,5 +316,5 @@ def _check(case: Components) -> None:
         for label in view.classes:
             if case.arrays[f"{_COUNTS} {label}"].shape != (masks, masks):
                 raise ValueError(f"counts of class {label} are not {masks} x {masks}")
-    if not set(case.facts["given"]) <= set(INPUTS) or view.R > view.slots or not case.facts["pixels"] >= 0:
+    if not set(case.facts["given"]) <= set(INPUTS) or view.slots < view.R or case.facts["pixels"] < 0:
         raise ValueError("facts contradict each other")
