@@ -16,13 +16,21 @@ from .registry import METRICS, info_of, list_metrics
 from .variants import list_variants
 
 if TYPE_CHECKING:
+    from .agreement import krippendorff_alpha
+    from .data_agreement import agreement_cases
+    from .fusion import consensus_mask
     from .human import human_case
     from .score import score_case, score_cases
+    from .staple import staple_case
 
 __all__ = [
     "score_case",
     "score_cases",
     "human_case",
+    "agreement_cases",
+    "staple_case",
+    "consensus_mask",
+    "krippendorff_alpha",
     "Convention",
     "list_metrics",
     "list_variants",
@@ -30,7 +38,15 @@ __all__ = [
     "METRICS",
 ]
 
-_LAZY = {"score_case": "score", "score_cases": "score", "human_case": "human"}
+_LAZY = {
+    "score_case": "score",
+    "score_cases": "score",
+    "human_case": "human",
+    "agreement_cases": "data_agreement",
+    "staple_case": "staple",
+    "consensus_mask": "fusion",
+    "krippendorff_alpha": "agreement",
+}
 
 
 def __getattr__(name: str) -> Any:
