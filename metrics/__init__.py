@@ -17,8 +17,8 @@ from .variants import list_variants
 
 if TYPE_CHECKING:
     from .agreement import krippendorff_alpha
+    from .consensus import consensus_mask
     from .data_agreement import agreement_cases
-    from .fusion import consensus_mask
     from .human import human_case
     from .score import score_case, score_cases
     from .staple import staple_case
@@ -44,7 +44,7 @@ _LAZY = {
     "human_case": "human",
     "agreement_cases": "data_agreement",
     "staple_case": "staple",
-    "consensus_mask": "fusion",
+    "consensus_mask": "consensus",
     "krippendorff_alpha": "agreement",
 }
 
