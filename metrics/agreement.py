@@ -97,7 +97,7 @@ def krippendorff_alpha(votes: Any, raters: Any) -> float:
         0.5625
     """
     k, n = array_of("votes", votes), array_of("raters", raters)
-    if k.dtype.kind not in "bui" or n.dtype.kind not in "bui":
+    if k.size and (k.dtype.kind not in "bui" or n.dtype.kind not in "bui"):
         raise UserError(f"votes and raters have types {k.dtype} and {n.dtype}; give integers")
     if n.shape not in ((), k.shape):
         raise UserError(f"raters has shape {n.shape}, votes {k.shape}; give the same shape or one number")

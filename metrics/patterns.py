@@ -64,32 +64,19 @@ def coded(masks: Mask) -> Coded:
     return Coded(code, found, marked, counts[found].astype(np.int64))
 
 
-def canonical_order(masks: Mask) -> NDArray[np.intp]:
-    """Raters sorted by the bits of their masks.
-
-    Sums in floating point depend on the order of their terms. Taken in this order, an estimate does not depend on the
-    order in which raters are given, to the last bit. Cropping the masks to their union does not change it.
-    """
-    bits = np.packbits(masks.reshape(len(masks), -1), axis=1)
-    keys = [row.tobytes() for row in bits]
-    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.intp)
-
-
 @dataclass(frozen=True)
 class VotePatterns:
     """Patterns of one class of a case.
 
     Attributes:
-        rows: P×R bool, every pattern with at least one vote that occurs; columns in the order of the raters given.
+        rows: P×R bool, every pattern with at least one vote that occurs.
         counts: P, pixels of each.
         pixels: number of pixels of each region, those without any vote included.
-        order: raters in `canonical_order`; the rows are sorted by their codes in this order.
     """
 
     rows: Mask
     counts: Counts
     pixels: dict[Region, int]
-    order: NDArray[np.intp]
 
     def with_background(self, region: Region) -> tuple[Mask, Counts]:
         """Rows and counts of a region, the pattern without votes first if it occurs there."""
@@ -116,16 +103,12 @@ def patterns_of(view: CaseView, label: int) -> VotePatterns:
     """The patterns of one evaluated class, counted once for each case."""
 
     def compute() -> tuple[NDArray, ...]:
-        masks = view.cropped(label)[0]
-        order = canonical_order(masks)
-        found = coded(masks[order])
-        rows = np.empty_like(found.rows)
-        rows[:, order] = found.rows
-        marked = rows.any(axis=1)
-        return rows[marked], found.counts[marked], _sizes(view, label), order
+        found = coded(view.cropped(label)[0])
+        marked = found.rows.any(axis=1)
+        return found.rows[marked], found.counts[marked], _sizes(view, label)
 
-    rows, counts, sizes, order = view.tally(("patterns", label), compute)
-    return VotePatterns(rows, counts, {"box": int(sizes[0]), "full": int(sizes[1])}, order)
+    rows, counts, sizes = view.tally(("patterns", label), compute)
+    return VotePatterns(rows, counts, {"box": int(sizes[0]), "full": int(sizes[1])})
 
 
 def _sizes(view: CaseView, label: int) -> Counts:

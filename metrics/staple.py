@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, log_expit
 
 from ..core.errors import UserError
@@ -45,7 +44,7 @@ class Estimate:
     rounds: int
 
 
-def estimate(rows: Mask, counts: Counts, order: NDArray[np.intp] | None = None) -> Estimate:
+def estimate(rows: Mask, counts: Counts) -> Estimate:
     """STAPLE of vote patterns.
 
     Starts at 0.99999, with the mean vote share as prior, and stops when no parameter moves by more than 1e-6, at most
@@ -54,7 +53,6 @@ def estimate(rows: Mask, counts: Counts, order: NDArray[np.intp] | None = None) 
     Args:
         rows: P×R bool, all different; every pixel of the region has one of them.
         counts: P positive numbers of pixels.
-        order: raters in the order of the sums (`multirater.metrics.patterns.canonical_order`).
     """
     raters = rows.shape[1]
     marked = rows[rows.any(axis=1)]
@@ -64,9 +62,7 @@ def estimate(rows: Mask, counts: Counts, order: NDArray[np.intp] | None = None) 
         undefined = np.full(raters, math.nan)
         return Estimate(weights, sure if len(marked) else undefined, undefined if weights.all() else sure, 0)
 
-    order = np.arange(raters) if order is None else order
-    y = rows[:, order].astype(np.float64)
-    n = counts.astype(np.float64)
+    yes, no, pixels = rows, ~rows, counts[:, None].astype(np.float64)
     total = int(counts.sum()) * raters
     votes = int((rows.sum(axis=1) * counts).sum())
     prior = math.log(votes) - math.log(total - votes)
@@ -76,19 +72,26 @@ def estimate(rows: Mask, counts: Counts, order: NDArray[np.intp] | None = None) 
         rounds += 1
         if_marked = np.log(a) - np.log1p(-b)
         if_not = np.log1p(-a) - np.log(b)
-        odds = prior + np.where(y > 0, if_marked, if_not).sum(axis=1)
-        # Scaled by the largest term: with many raters the weights themselves underflow. Plain sums, not matrix
-        # products: their bits depend on the linear algebra library.
+        odds = prior + _sum(np.where(yes, if_marked, if_not).T)
+        # Scaled by the largest term: with many raters the weights themselves underflow.
         in_truth, outside = log_expit(odds), log_expit(-odds)
-        u = np.exp(in_truth - in_truth.max()) * n
-        v = np.exp(outside - outside.max()) * n
-        next_a = np.clip((u[:, None] * y).sum(axis=0) / u.sum(), CLIP, 1.0 - CLIP)
-        next_b = np.clip((v[:, None] * (1.0 - y)).sum(axis=0) / v.sum(), CLIP, 1.0 - CLIP)
+        u = np.exp(in_truth - in_truth.max())[:, None] * pixels
+        v = np.exp(outside - outside.max())[:, None] * pixels
+        next_a = np.clip(_sum(np.where(yes, u, 0.0)) / _sum(u), CLIP, 1.0 - CLIP)
+        next_b = np.clip(_sum(np.where(no, v, 0.0)) / _sum(v), CLIP, 1.0 - CLIP)
         moved = max(np.abs(next_a - a).max(), np.abs(next_b - b).max())
         a, b = next_a, next_b
-    sensitivity, specificity = np.empty(raters), np.empty(raters)
-    sensitivity[order], specificity[order] = a, b
-    return Estimate(expit(odds), sensitivity, specificity, rounds)
+    return Estimate(expit(odds), a, b, rounds)
+
+
+def _sum(terms: Floats) -> Floats:
+    """Sum over the first axis with the same bits for any order of the terms.
+
+    Raters whom the votes do not tell apart must keep equal parameters: equal parameters are often an unstable fixed
+    point, from which a difference in the last bit grows over the rounds until it decides the estimate.
+    """
+    total: Floats = np.add.reduce(np.sort(terms, axis=0), axis=0)
+    return total
 
 
 def is_truth(weights: Floats) -> Mask:
@@ -152,9 +155,8 @@ def staple_case(
         raise UserError(f"region = {region!r} is not allowed; choose box or full")
     view = one_class(raters, rater_valid=rater_valid, valid=valid, spacing=spacing, label=label)
     masks = view.placed(view.raters)
-    found = patterns_of(view, view.classes[0])
-    rows, counts = found.with_background(region)
-    result = estimate(rows, counts, found.order)
+    rows, counts = patterns_of(view, view.classes[0]).with_background(region)
+    result = estimate(rows, counts)
 
     box = box_of(masks, view.spacing) if region == "box" else (slice(None),) * (masks.ndim - 1)
     inside = masks[(slice(None), *box)]
@@ -195,9 +197,8 @@ def _of_class(view: CaseView, label: int) -> tuple[Mask, Counts, Estimate]:
     """Patterns of the box, their numbers and the estimate, once for each case and class."""
     key = ("staple", label)
     if key not in view.memory:
-        found = patterns_of(view, label)
-        rows, counts = found.with_background("box")
-        view.memory[key] = rows, counts, estimate(rows, counts, found.order)
+        rows, counts = patterns_of(view, label).with_background("box")
+        view.memory[key] = rows, counts, estimate(rows, counts)
     out = view.memory[key]
     assert isinstance(out, tuple)
     return out
@@ -222,7 +223,7 @@ def _dice(view: CaseView) -> Floats:
 
 def staple_dice(view: CaseView) -> float:
     """Mean Dice of each rater with the mask that STAPLE estimates."""
-    return float(np.sort(_dice(view)).mean())  # sorted: the same bits for any order of raters
+    return float(_sum(_dice(view))) / view.R
 
 
 def staple_dice_each(view: CaseView) -> list[float]:
