@@ -57,7 +57,7 @@ def estimate(rows: Mask, counts: Counts) -> Estimate:
     raters = rows.shape[1]
     marked = rows[rows.any(axis=1)]
     if len(marked) == 0 or (len(marked) == 1 and marked.all()):  # all empty, or all equal
-        weights = rows.any(axis=1).astype(np.float64)
+        weights: Floats = np.asarray(rows.any(axis=1), dtype=np.float64)
         sure = np.full(raters, 1.0 - CLIP)
         undefined = np.full(raters, math.nan)
         return Estimate(weights, sure if len(marked) else undefined, undefined if weights.all() else sure, 0)
@@ -81,7 +81,7 @@ def estimate(rows: Mask, counts: Counts) -> Estimate:
         next_b = np.clip(_sum(np.where(no, v, 0.0)) / _sum(v), CLIP, 1.0 - CLIP)
         moved = max(np.abs(next_a - a).max(), np.abs(next_b - b).max())
         a, b = next_a, next_b
-    return Estimate(expit(odds), a, b, rounds)
+    return Estimate(np.asarray(expit(odds)), a, b, rounds)
 
 
 def _sum(terms: Floats) -> Floats:
