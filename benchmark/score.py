@@ -1,23 +1,26 @@
-"""Scores of predictions in an ``.npz`` file, made by anybody: reading, means over cases, tables."""
+"""Scores of predictions made by anybody: what is scored, and the values of each case under each variant."""
 
 from __future__ import annotations
 
-import math
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import UserError
 from ..metrics.case import CaseView
-from ..metrics.registry import METRICS, info_of
-from ..metrics.score import case_views, check_metrics, pooled_dice_rater, score_view
-from ..metrics.variants import conventions_of
+from ..metrics.components import Components, components_from, components_of, holds_components
+from ..metrics.convention import CANONICAL
+from ..metrics.inputs import spacing_of
+from ..metrics.npz import read_npz
+from ..metrics.registry import info_of
+from ..metrics.score import INPUTS, case_views, check_metrics, score_view
+from ..metrics.variants import conventions_of, list_variants
+from .score_pooled import Pool
 
 # Axes of each array beside the leading case axis, as (fixed axes, spatial axes or not, optional channel axis or not).
 _AXES: dict[str, tuple[int, bool, bool]] = {
@@ -26,6 +29,8 @@ _AXES: dict[str, tuple[int, bool, bool]] = {
     "probs": (1, True, True),
     "rater_probs": (1, True, True),
     "mean_prob": (0, True, True),
+    "mean_log": (1, True, False),
+    "uncertainty": (0, True, False),
     "valid": (0, True, False),
     "rater_valid": (1, False, False),
     "sample_weights": (1, False, False),
@@ -34,8 +39,29 @@ _AXES: dict[str, tuple[int, bool, bool]] = {
     "case_ids": (0, False, False),
 }
 _SHARED = ("valid", "rater_valid", "sample_weights", "rater_weights", "spacing")  # may be given once for all cases
-_PREDICTIONS = ("samples", "probs", "rater_probs", "mean_prob")
+_PREDICTIONS = ("samples", "probs", "rater_probs", "mean_prob")  # one of them is needed
 ARRAYS = (*_AXES, "classes")
+
+
+class Source(Protocol):
+    """Cases to score: a file of arrays, a folder, or stored components."""
+
+    @property
+    def case_ids(self) -> Sequence[str]: ...
+
+    @property
+    def rater_ids(self) -> Sequence[str] | None:
+        """Names of the rater slots; None: numbered from 1."""
+
+    @property
+    def given(self) -> frozenset[str]: ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should know of the input, a line each."""
+
+    def views(self) -> Iterator[CaseView]:
+        """The cases, checked, one at a time."""
 
 
 @dataclass
@@ -43,60 +69,68 @@ class ScoreFile:
     """Arrays of a file, all with a leading case axis (or one row for all cases)."""
 
     raters: NDArray
-    inputs: dict[str, NDArray]
+    inputs: dict[str, Any]
     case_ids: list[str]
     classes: list[int] | None = None
-    ignored: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    rater_ids: Sequence[str] | None = None
 
     @property
     def given(self) -> frozenset[str]:
-        return frozenset(name for name in _PREDICTIONS if name in self.inputs)
-
-    @property
-    def several(self) -> bool:
-        """More than one class is evaluated."""
-        return len(next(iter(self.views())).classes) > 1
+        return frozenset(name for name in INPUTS if name in self.inputs)
 
     def views(self) -> Iterator[CaseView]:
-        """The cases, checked, one at a time."""
         return case_views(self.raters, self.inputs, classes=self.classes)
 
 
-def read_npz(path: Path) -> dict[str, NDArray]:
-    """All arrays of an ``.npz`` file; nothing is unpickled.
+@dataclass
+class ComponentsFile:
+    """Stored components of cases."""
 
-    Raises:
-        UserError: missing, damaged, not an archive, or holding Python objects.
-    """
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise UserError(
-                f"{path} holds a single array; save the arrays together with np.savez(file, raters=..., ...)"
-            )
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; give an .npz file") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{path} is a folder; give an .npz file") from error
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read: permission denied; choose a file you may read") from error
-    except MemoryError as error:
-        raise UserError(f"{path} does not fit into memory, or is damaged; split it by cases") from error
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        if "Object arrays" in str(error):
-            raise UserError(f"{path} holds Python objects, which are not read; save plain arrays of numbers") from error
-        raise UserError(f"{path} is damaged or no .npz file ({error}); write it again with np.savez") from error
+    cases: list[Components]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def rater_ids(self) -> Sequence[str] | None:
+        return self.cases[0].facts["rater_ids"]
+
+    @property
+    def case_ids(self) -> list[str]:
+        return [case.case_id for case in self.cases]
+
+    @property
+    def given(self) -> frozenset[str]:
+        return frozenset.intersection(*(case.given for case in self.cases))
+
+    def views(self) -> Iterator[CaseView]:
+        return (case.view() for case in self.cases)
 
 
-def read_score_file(path: Path, spatial_dims: int = 2) -> ScoreFile:
-    """Arrays of a score file with their axes checked.
+# -- reading an archive ------------------------------------------------------------------------------
+
+
+def read_score_file(
+    path: Path,
+    spatial_dims: int = 2,
+    classes: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
+) -> ScoreFile | ComponentsFile:
+    """Arrays of a score file with their axes checked, or the components it holds.
+
+    Args:
+        classes, spacing: replace those of the file.
 
     Raises:
         UserError: a missing array or a wrong number of axes, in one sentence.
     """
     arrays = read_npz(path)
+    if holds_components(arrays):
+        if classes is not None or spacing is not None:
+            raise UserError(f"{path} holds components, in which classes and spacing are fixed; leave both options out")
+        cases = components_from(path, arrays)
+        if not cases:
+            raise UserError(f"{path} holds no case; give at least one")
+        return ComponentsFile(cases)
     if "raters" not in arrays:
         raise UserError(f"{path} has no array 'raters' (it has {_list(arrays)}); add the raters' masks, raters x H x W")
     if not any(name in arrays for name in _PREDICTIONS):
@@ -111,21 +145,30 @@ def read_score_file(path: Path, spatial_dims: int = 2) -> ScoreFile:
             f"with a case axis in front if there are several{other}"
         )
     several = axes == spatial_dims + 2
-    cases = len(arrays["raters"]) if several else 1
-    if not cases:
+    cases_n = len(arrays["raters"]) if several else 1
+    if not cases_n:
         raise UserError(f"{path} holds no case; give at least one")
-    inputs = {
-        name: _with_case_axis(name, array, several, cases, spatial_dims)
+    if arrays["raters"].shape[1 if several else 0] == 0:
+        raise UserError(f"raters has shape {arrays['raters'].shape}, so no rater; give at least one")
+    inputs: dict[str, Any] = {
+        name: _with_case_axis(name, array, several, cases_n, spatial_dims)
         for name, array in arrays.items()
         if name in _AXES
     }
     names = inputs.pop("case_ids", None)
+    if spacing is not None:
+        inputs["spacing"] = np.array(spacing_of(spacing, spatial_dims))
+    case_ids = [str(i) for i in range(cases_n)] if names is None else [str(name) for name in names]
+    twice = sorted({name for name in case_ids if case_ids.count(name) > 1})[:1] if len(set(case_ids)) < cases_n else []
+    if twice:
+        raise UserError(f"case_ids holds {twice[0]!r} more than once; give every case its own name")
+    ignored = sorted(set(arrays) - set(ARRAYS))
     return ScoreFile(
         raters=inputs.pop("raters"),
         inputs=inputs,
-        case_ids=[str(i) for i in range(cases)] if names is None else [str(name) for name in names],
-        classes=_classes(arrays.get("classes")),
-        ignored=sorted(set(arrays) - set(ARRAYS)),
+        case_ids=case_ids,
+        classes=_classes(arrays.get("classes")) if classes is None else list(classes),
+        notes=[f"not used: {', '.join(ignored)}"] if ignored else [],
     )
 
 
@@ -173,158 +216,105 @@ def _classes(array: NDArray | None) -> list[int] | None:
 # -- scores ----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Case:
+    """What is scored, without its pixels: sizes that stand beside every number."""
+
+    case_id: str
+    n_samples: int
+    n_raters: int
+    present: tuple[bool, ...]  # of the rater slots
+    classes: tuple[int, ...]
+
+
 @dataclass
 class Scores:
-    """Values of one variant: a dict per case, and the pooled values a variant may have."""
+    """Values of one variant: a dict per case, why values are undefined, and values pooled over all cases."""
 
-    cases: list[dict[str, Any]]
-    reasons: list[dict[str, str]]
-    pooled: list[float] | None = None
+    cases: list[dict[str, Any]] = field(default_factory=list)
+    reasons: list[dict[str, str]] = field(default_factory=list)
+    pooled: dict[str, float | list[float]] = field(default_factory=dict)
 
 
-def score_file(
-    data: ScoreFile, variants: Sequence[str], metrics: Sequence[str] | None, strict: bool
-) -> dict[str, Scores]:
-    """Scores of each variant; masks are read and checked once per variant and case.
+@dataclass
+class Result:
+    """Scores of all cases under all variants asked for."""
+
+    cases: list[Case]
+    scores: dict[str, Scores]
+    same: list[str]  # variants that change none of the metrics
+    components: list[Components]
+
+
+def score_source(
+    source: Source,
+    variant: str,
+    metrics: Sequence[str] | None = None,
+    keep_components: bool = False,
+) -> Result:
+    """Scores of every case, each of which is read once and then let go.
 
     Args:
-        strict: raise where a variant makes too few samples an error.
+        variant: a name, or ``all`` for every variant that changes one of the metrics.
+        metrics: ids; None: all that the inputs allow.
+        keep_components: make `Result.components`.
 
     Raises:
-        UserError: unknown metric or variant, missing arrays, or bad values in a case, which is named.
+        UserError: unknown metric or variant, missing inputs, bad values in a case, which is named; too few samples
+            where a variant and a metric that need them were asked for by name.
     """
     if metrics is not None:
-        check_metrics(metrics, data.given)
-    out = {}
-    for variant in variants:
-        scored = Scores([], [])
-        for view, name in zip(data.views(), data.case_ids, strict=True):
-            try:
-                values = score_view(view, data.given, metrics, variant, True, strict)
-            except UserError as error:
-                raise UserError(f"case {name}: {error}") from error
-            scored.reasons.append(values.pop("reasons"))
-            scored.cases.append(values)
-        if variant == "pionono" and (metrics is None or any(m.startswith("dice_rater") for m in metrics)):
-            scored.pooled = pooled_dice_rater(data.views(), variant)
-        out[variant] = scored
+        check_metrics(metrics, source.given)
+    strict = metrics is not None and variant != "all"
+    variants = ["canonical"] if variant == "all" else [variant]
+    out = Result([], {}, [], [])
+    pools: dict[str, Pool] = {}
+    for view, case_id in zip(source.views(), source.case_ids, strict=True):
+        with _naming(case_id):
+            values = _score(view, variants[0], source.given, metrics, strict, out, pools)
+            if variant == "all" and not out.cases:  # which variants matter shows with the first case's metrics
+                several = len(view.classes) > 1
+                out.same = [v for v in list_variants() if same_as_canonical(v, values, several)]
+                variants = [v for v in list_variants() if v not in out.same]
+            for other in variants[1:]:
+                _score(view, other, source.given, metrics, strict, out, pools)
+            if keep_components:
+                out.components.append(components_of(view, case_id=case_id, rater_ids=source.rater_ids))
+        present = tuple(bool(p) for p in np.isin(np.arange(view.slots), view.present))
+        out.cases.append(Case(case_id, view.S, view.R, present, view.classes))
+    for name, pool in pools.items():
+        out.scores[name].pooled = pool.values()
     return out
+
+
+def _score(
+    view: CaseView,
+    variant: str,
+    given: frozenset[str],
+    metrics: Sequence[str] | None,
+    strict: bool,
+    out: Result,
+    pools: dict[str, Pool],
+) -> dict[str, Any]:
+    one = view.again()
+    values = score_view(one, given, metrics, variant, True, strict)
+    scored = out.scores.setdefault(variant, Scores())
+    scored.reasons.append(values.pop("reasons"))
+    scored.cases.append(values)
+    pools.setdefault(variant, Pool(variant, metrics)).add(one)
+    return values
+
+
+@contextmanager
+def _naming(case_id: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"case {case_id}: {error}") from error
 
 
 def same_as_canonical(variant: str, metrics: Iterable[str], several: bool) -> bool:
     """Whether a variant changes none of the metrics."""
     canonical, other = conventions_of(None, several), conventions_of(variant, several)
     families = {info_of(name)["family"] for name in metrics} - {""}
-    return variant != "canonical" and all(canonical[f] == other[f] for f in families)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table: mean over the cases where the value is defined."""
-
-    name: str
-    mean: float
-    n: int
-    undefined: int
-
-
-def summarise(scores: Scores, classes: Sequence[int] | None = None) -> dict[str, list[Row]]:
-    """Rows of each metric: one, or one for each rater (``dice_rater[1]``) or class of a list."""
-    found: dict[str, list[Row]] = {}
-    for name in scores.cases[0]:
-        values = np.array([case[name] for case in scores.cases], dtype=np.float64)
-        if values.ndim == 1:
-            found[name] = [_row(name, values)]
-        else:
-            labels = _labels(name, values.shape[1], classes)
-            found[name] = [_row(label, column) for label, column in zip(labels, values.T, strict=True)]
-    if scores.pooled:
-        known = np.array(scores.pooled)
-        rows = [_pooled_row("dice_rater.pooled", _mean(known), len(scores.cases))]
-        rows += [
-            _pooled_row(f"dice_rater.pooled[{r}]", float(v), len(scores.cases)) for r, v in enumerate(known, start=1)
-        ]
-        found["dice_rater.pooled"] = rows
-    return found
-
-
-def _labels(name: str, count: int, classes: Sequence[int] | None) -> list[str]:
-    if info_of(name)["values"] == "class":
-        numbers = classes or range(1, count + 1)
-        return [f"{name.removesuffix('.per_class')}[class {c}]" for c in numbers]
-    if info_of(name)["values"] == "votes":
-        return [f"{name}[{k} votes]" for k in range(count)]
-    return [f"{name.removesuffix('.each')}[{r}]" for r in range(1, count + 1)]
-
-
-def _row(name: str, values: NDArray[np.float64]) -> Row:
-    return Row(name, _mean(values), len(values), int(np.isnan(values).sum()))
-
-
-def _pooled_row(name: str, value: float, cases: int) -> Row:
-    return Row(name, value, cases, cases if math.isnan(value) else 0)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else math.nan
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Metrics by section of the specification, then as registered."""
-    rank = {name: i for i, name in enumerate(METRICS.names())}
-
-    def key(name: str) -> tuple[list[int], int]:
-        known = name if name in rank else "dice_rater.each"  # the pooled rows
-        section = str(info_of(known)["section"])
-        return [int(part) for part in section.split(".") if part.isdigit()], rank[known]
-
-    return sorted(dict.fromkeys(names), key=key)
-
-
-def as_json(
-    path: Path, data: ScoreFile, scores: Mapping[str, Scores], same: Sequence[str], every: bool
-) -> dict[str, Any]:
-    """Per-case and mean values; nan becomes null."""
-
-    def one(scored: Scores) -> dict[str, Any]:
-        rows = summarise(scored, data.classes)
-        lists = {name for name, value in scored.cases[0].items() if isinstance(value, list)}
-
-        def each(number: Callable[[Row], Any]) -> dict[str, Any]:
-            return {
-                name: [number(row) for row in rows[name]] if name in lists else number(rows[name][0])
-                for name in scored.cases[0]
-            }
-
-        out = {
-            "mean": each(lambda row: _plain(row.mean)),
-            "n": each(lambda row: row.n - row.undefined),
-            "undefined": each(lambda row: row.undefined),
-            "cases": [
-                {"case_id": case_id, **{k: _plain(v) for k, v in case.items()}, "reasons": reasons}
-                for case_id, case, reasons in zip(data.case_ids, scored.cases, scored.reasons, strict=True)
-            ],
-        }
-        if scored.pooled:
-            whole = rows["dice_rater.pooled"][0].mean
-            out["pooled"] = {"dice_rater": _plain(whole), "dice_rater.each": _plain(scored.pooled)}
-        return out
-
-    head = {"file": str(path), "n_cases": len(data.case_ids)}
-    if not every:
-        ((variant, scored),) = scores.items()
-        return {**head, "variant": variant, **one(scored)}
-    return {
-        **head,
-        "variants": {variant: one(scored) for variant, scored in scores.items()},
-        "same_as_canonical": list(same),
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return value
+    return variant != "canonical" and all(canonical.get(f, CANONICAL) == other.get(f, CANONICAL) for f in families)

@@ -31,7 +31,7 @@ from .variants import conventions_of, list_variants
 
 HEADER = "multirater_components"
 _FORMAT = 1
-_PIXELS = ("raters", "_samples", "probs", "rater_probs", "rater_labels", "mean_prob")
+_PIXELS = ("raters", "_samples", "probs", "rater_probs", "rater_labels", "mean_prob", "mean_log", "uncertainty")
 _COUNTS, _TALLY = "counts", "tally"
 
 
@@ -40,7 +40,7 @@ class Components:
     """Counts of one case.
 
     Attributes:
-        facts: JSON values: case_id, classes, slots, S, n_samples, pixels, given, left_differ, personalised, spacing,
+        facts: JSON values: case_id, rater_ids, classes, slots, S, n_samples, pixels, given, left_differ, personalised, spacing,
             void.
         arrays: ``present``, ``sample_weights`` and ``rater_weights`` (if not uniform), ``counts <label>`` (T×T
             intersections of raters, samples and, where they differ, left samples), ``tally <key> <i>``.
@@ -84,10 +84,8 @@ class CountsView(CaseView):
             void=facts["void"],
         )
         given = set(facts["given"])
-        gone = {"raters"} | ({"_samples"} if "samples" in given else set()) | (given & {"probs", "mean_prob"})
-        if facts["personalised"]:
-            gone |= {"rater_probs", "rater_labels"}
-        for name in gone:
+        held_as = {"samples": ("_samples",), "rater_probs": ("rater_probs", "rater_labels")}
+        for name in ("raters", *(held for one in given for held in held_as.get(one, (one,)))):
             delattr(self, name)
         self.__dict__["S"] = int(facts["S"])
         self._components = components
@@ -155,14 +153,16 @@ def _tuples(value: Any) -> Any:
 # -- making ------------------------------------------------------------------------------------------
 
 
-def components_of(raters: Any, samples: Any = None, *, case_id: str = "", **inputs: Any) -> Components:
+def components_of(
+    raters: Any, samples: Any = None, *, case_id: str = "", rater_ids: Sequence[str] | None = None, **inputs: Any
+) -> Components:
     """Components of one case, enough for every metric without pixels under every named variant.
 
     Args:
         raters: R×H×W (R×D×H×W), or a checked `CaseView`, which then is all there is to give.
         samples, inputs: as in `multirater.metrics.score_case` (probs, rater_probs, mean_prob, rater_valid,
             sample_weights, rater_weights, valid, classes, spacing, n_samples).
-        case_id: name of the case.
+        case_id, rater_ids: names of the case and of the rater slots, kept as they are.
 
     Raises:
         UserError: as `score_case`.
@@ -177,6 +177,7 @@ def components_of(raters: Any, samples: Any = None, *, case_id: str = "", **inpu
     view = raters if isinstance(raters, CaseView) else read_case(raters, samples, **inputs)
     facts = {
         "case_id": case_id,
+        "rater_ids": None if rater_ids is None else list(rater_ids),
         "classes": list(view.classes),
         "slots": view.slots,
         "S": view.S,

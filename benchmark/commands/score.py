@@ -1,151 +1,166 @@
-"""``multirater score``: metrics of predictions in an ``.npz`` file, without the rest of the suite."""
+"""``multirater score``: metrics of predictions made by anybody, without the rest of the suite."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...core.errors import UserError
+
 if TYPE_CHECKING:
-    from ..score import Row, ScoreFile, Scores
+    from ..score import Source
+
+_OUTPUT = click.Path(path_type=Path, dir_okay=False)
+
+
+class Numbers(click.ParamType):
+    """Numbers separated by commas."""
+
+    def __init__(self, kind: type, example: str) -> None:
+        self.kind, self.example = kind, example
+        self.name = "numbers"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return [self.kind(part) for part in value.split(",")]
+        except ValueError:
+            return self.fail(f"{value!r} cannot be read; give numbers such as {self.example}", param, ctx)
 
 
 @click.command("score")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE.npz|FOLDER", type=click.Path(path_type=Path))
+@click.option("--raters", metavar="PATTERN", help="Folder: masks of the raters, with {case} and {rater}.")
+@click.option("--samples", metavar="PATTERN", help="Folder: masks of the samples, with {case} and {sample}.")
+@click.option("--probs", metavar="PATTERN", help="Folder: probability maps of the samples, in place of --samples.")
+@click.option("--rater-probs", metavar="PATTERN", help="Folder: the map meant for each rater, with {case} and {rater}.")
+@click.option("--mean-prob", metavar="PATTERN", help="Folder: the mean map, with {case}.")
+@click.option("--uncertainty", metavar="PATTERN", help="Folder: a map of uncertainty of any scale, with {case}.")
+@click.option("--foreground", metavar="RULE", help="Folder: mask values that are foreground: '> 127', or 1,2.")
+@click.option("--ignore-case", is_flag=True, help="Folder: match names without regard to case.")
 @click.option(
     "--variant", default="canonical", metavar="V|all", help="Convention of a released code, or all side by side."
 )
-@click.option("--metrics", metavar="A,B", help="Metric ids; default: all that the arrays allow.")
+@click.option("--metrics", metavar="A,B", help="Metric ids; default: all that the inputs allow.")
+@click.option("--classes", type=Numbers(int, "1,2,3"), metavar="1,2", help="Labels to evaluate; masks are class maps.")
+@click.option("--spacing", type=Numbers(float, "1,0.5"), metavar="Y,X", help="Millimetres per pixel of each axis.")
 @click.option("--spatial-dims", type=click.IntRange(2, 3), default=2, show_default=True, help="3 for volumes.")
-@click.option("--json", "as_json", is_flag=True, help="Print per-case and mean values as JSON; undefined is null.")
-def command(file: Path, variant: str, metrics: str | None, spatial_dims: int, as_json: bool) -> int:
-    """Score the predictions in FILE.npz.
+@click.option("--json", "as_json", is_flag=True, help="Print per-case values and summaries as JSON; undefined is null.")
+@click.option("--csv", "case_csv", type=_OUTPUT, metavar="FILE", help="Write the values of every case, a row each.")
+@click.option("--summary-csv", type=_OUTPUT, metavar="FILE", help="Write the summaries, a row each.")
+@click.option("--components", type=_OUTPUT, metavar="OUT.npz", help="Write counts that can be scored again.")
+def command(
+    file: Path,
+    foreground: str | None,
+    ignore_case: bool,
+    variant: str,
+    metrics: str | None,
+    classes: list[int] | None,
+    spacing: list[float] | None,
+    spatial_dims: int,
+    as_json: bool,
+    case_csv: Path | None,
+    summary_csv: Path | None,
+    components: Path | None,
+    **patterns: str | None,
+) -> int:
+    """Score the predictions in FILE.npz, or in the files of a FOLDER.
 
     \b
-    Arrays (a case axis N in front of all of them is optional):
+    Arrays of FILE.npz (a case axis N in front of all of them is optional):
       raters        R x H x W        booleans, or integers for a class map
       samples       S x H x W        masks of the samples, or
       probs         S x H x W        their probabilities (S x C x H x W, background first)
       rater_probs   R x H x W        optional: the output meant for each rater
       mean_prob     H x W            optional: the mean map, if it is not the mean of the samples
+      mean_log C x H x W, uncertainty H x W: optional, for ncc
       rater_valid R, sample_weights S, rater_weights R, valid H x W, classes, case_ids, spacing: optional
 
     \b
-    Example:
+    Patterns of a FOLDER are those of the folder data set (docs/folder.md): paths below it with {case}, {rater},
+    {sample}, * and **/. A rater without a file did not see the case; a mask without foreground is an answer. Read are
+    png, tif, jpg, gif, bmp, npy and nii(.gz), whose spacing is taken; 8- and 16-bit probabilities are divided by 255
+    and 65535.
+
+    \b
+    A file written by --components is scored like any other; metrics that need pixels cannot be computed from it.
+
+    \b
+    Examples:
       np.savez("mine.npz", raters=masks, probs=probabilities)
       multirater score mine.npz --metrics ged,dice_match,dice_soft
+      multirater score study --raters 'gt/{case}_r{rater}.png' --samples 'pred/{case}_s{sample}.png'
     """
+    from ...metrics.components import save_components
     from ...metrics.registry import info_of
-    from ...metrics.variants import list_variants, variant_summary
-    from ..score import as_json as to_json
-    from ..score import read_score_file, same_as_canonical, score_file
+    from ...metrics.variants import variant_summary
+    from ..score import score_source
+    from ..score_output import as_json as to_json
+    from ..score_output import write_case_csv, write_summary_csv
 
-    every = variant == "all"
-    if not every:
+    if variant != "all":
         variant_summary(variant)  # an unknown name ends here
     wanted = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
+    if wanted is not None and not wanted:
+        raise UserError(f"--metrics {metrics!r} names no metric; give ids such as ged,dice_soft")
     for name in wanted or ():
         info_of(name)
-    data = read_score_file(file, spatial_dims)
-    if data.ignored:
-        click.echo(f"not used: {', '.join(data.ignored)}", err=True)
+    for path in (case_csv, summary_csv, components):
+        if path is not None and path.exists() and file.exists() and path.samefile(file):
+            raise UserError(f"{path} is the input; write to another file")
+    given = {role: text for role, text in patterns.items() if text is not None}
+    source = _source(file, given, spatial_dims, classes, spacing, foreground, ignore_case)
+    for note in source.notes:
+        click.echo(note, err=True)
 
-    same: list[str] = []
-    variants = [variant]
-    if every:
-        canonical = score_file(data, ["canonical"], wanted, strict=False)
-        shown = wanted or list(canonical["canonical"].cases[0])
-        same = [v for v in list_variants() if same_as_canonical(v, shown, data.several)]
-        variants = [v for v in list_variants() if v not in same and v != "canonical"]
-        scores = canonical | score_file(data, variants, wanted, strict=False)
-    else:
-        scores = score_file(data, variants, wanted, strict=wanted is not None)
-
+    result = score_source(source, variant, wanted, keep_components=components is not None)
+    rater_ids = source.rater_ids
+    if components is not None:
+        save_components(components, result.components)
+    if case_csv is not None:
+        write_case_csv(case_csv, result, rater_ids)
+    if summary_csv is not None:
+        write_summary_csv(summary_csv, result, rater_ids)
     if as_json:
-        click.echo(json.dumps(to_json(file, data, scores, same, every), indent=1, allow_nan=False, ensure_ascii=False))
+        document = to_json(file, result, variant == "all", rater_ids)
+        click.echo(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False))
         return 0
-    _print(file, data, scores, same, wanted)
+    from ..score_table import print_scores
+
+    print_scores(file.name, result, wanted, rater_ids)
     return 0
 
 
-def _print(file: Path, data: ScoreFile, scores: dict[str, Scores], same: list[str], wanted: list[str] | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _source(
+    file: Path,
+    patterns: dict[str, str],
+    spatial_dims: int,
+    classes: list[int] | None,
+    spacing: list[float] | None,
+    foreground: str | None,
+    ignore_case: bool,
+) -> Source:
+    from ...metrics.inputs import spacing_of
+    from ..score import read_score_file
+    from ..score_files import foreground_of
+    from ..score_folder import ScoreFolder, option
 
-    from ..score import in_order, summarise
-
-    found = {variant: summarise(scored, data.classes) for variant, scored in scores.items()}
-    names = [name for rows in found.values() for name in rows]
-    if len(scores) > 1 and not wanted:
-        names = [name for name in names if not name.startswith("human.")]  # a long table; --metrics names them
-    order = list(dict.fromkeys([*wanted, *names])) if wanted else in_order(names)
-    side_by_side = len(scores) > 1
-
-    count = len(data.case_ids)
-    title = f"{file.name}: {count} case{'s' if count > 1 else ''}"
-    if not side_by_side:
-        title += f", variant {next(iter(scores))}"
-    table = Table(
-        title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, show_edge=False
-    )
-    table.add_column("metric", no_wrap=True)
-    if side_by_side:
-        for variant in scores:
-            table.add_column(variant, justify="right", no_wrap=True)
-    else:
-        for column in ("mean", "n", "undefined"):
-            table.add_column(column, justify="right", no_wrap=True)
-    for name in order:
-        lines = next((rows[name] for rows in found.values() if name in rows), [])
-        for i, line in enumerate(lines):
-            per_variant = [rows[name][i] if name in rows else None for rows in found.values()]
-            if side_by_side:
-                table.add_row(Text(line.name), *(_cell(row) for row in per_variant))
-            else:
-                table.add_row(Text(line.name), _number(line.mean), str(line.n - line.undefined), str(line.undefined))
-    console = Console(width=None if _is_terminal() else 250, highlight=False)
-    console.print(table)
-    if side_by_side:
-        console.print("(k): undefined in k cases, which are left out of that mean.")
-    if same:
-        console.print(f"Same as canonical here: {', '.join(same)}.")
-    for explanation in _explanations(scores, set(order), count):
-        console.print(explanation, soft_wrap=True, markup=False)
-
-
-def _is_terminal() -> bool:
-    import sys
-
-    return sys.stdout.isatty()
-
-
-def _number(value: float) -> str:
-    return "nan" if value != value else f"{value:.4f}"
-
-
-def _cell(row: Row | None) -> str:
-    if row is None:
-        return "-"
-    return _number(row.mean) + (f" ({row.undefined})" if row.undefined else "")
-
-
-def _explanations(scores: dict[str, Scores], shown: set[str], count: int) -> list[str]:
-    """Why values are undefined (or which mask was used), each reason once, with the variants it holds for."""
-    times: dict[tuple[str, str, str], int] = {}
-    for variant, scored in scores.items():
-        for reasons in scored.reasons:
-            for name, reason in reasons.items():
-                if name in shown:
-                    times[variant, name, reason] = times.get((variant, name, reason), 0) + 1
-    grouped: dict[tuple[str, int], dict[str, list[str]]] = {}
-    for (variant, name, reason), n in times.items():
-        grouped.setdefault((reason, n), {}).setdefault(variant, []).append(name)
-    lines = []
-    for (reason, n), per_variant in grouped.items():
-        names = dict.fromkeys(name for found in per_variant.values() for name in found)
-        where = "" if len(per_variant) == len(scores) else f" [{', '.join(per_variant)}]"
-        lines.append(f"{', '.join(names)}{where}: {reason} ({n} of {count} cases)")
-    return lines
+    if spacing is not None:
+        spacing_of(spacing, spatial_dims)
+    if file.is_dir():
+        if classes is not None and foreground is not None:
+            raise UserError("--foreground makes masks of one class, --classes reads class maps; give one of the two")
+        rule = foreground_of(foreground)
+        return ScoreFolder(file, patterns, spatial_dims, classes, rule, spacing, ignore_case)
+    only = [
+        *map(option, patterns),
+        *(["--foreground"] if foreground else []),
+        *(["--ignore-case"] if ignore_case else []),
+    ]
+    if only and file.exists():
+        raise UserError(f"{', '.join(only)} concern a folder, and {file} is a file; leave them out")
+    return read_score_file(file, spatial_dims, classes, spacing)
