@@ -44,6 +44,8 @@ class CaseView:
         rater_probs: R×spatial or R×C×spatial, probabilities meant for each rater, or None.
         rater_labels: R×spatial, hard masks meant for each rater, or None.
         mean_prob: spatial or C×spatial or None.
+        mean_log: (K+1)×spatial or None: mean over the samples of log(p + 1e-8), background first.
+        uncertainty: spatial or None: a predicted map of uncertainty.
         sample_weights, rater_weights: sum 1, or None for uniform.
         given_samples: number of samples asked for by the caller where none are given (human baselines).
         valid: spatial bool, or None. With it the arrays above are flat, R×N, in the order of its True pixels; `placed`
@@ -64,6 +66,8 @@ class CaseView:
         rater_probs: NDArray | None = None,
         rater_labels: NDArray | None = None,
         mean_prob: NDArray | None = None,
+        mean_log: NDArray | None = None,
+        uncertainty: NDArray | None = None,
         sample_weights: Floats | None = None,
         rater_weights: Floats | None = None,
         n_samples: int | None = None,
@@ -79,6 +83,8 @@ class CaseView:
         self.rater_probs = rater_probs
         self.rater_labels = rater_labels
         self.mean_prob = mean_prob
+        self.mean_log = mean_log
+        self.uncertainty = uncertainty
         self.sample_weights = sample_weights
         self.rater_weights = rater_weights
         self.valid = valid
@@ -137,6 +143,8 @@ class CaseView:
             "probs": self.probs is not None,
             "rater_probs": self.personalised,
             "mean_prob": self.mean_prob is not None,
+            "mean_log": self.mean_log is not None,
+            "uncertainty": self.uncertainty is not None,
         }
         return frozenset(name for name, there in found.items() if there)
 

@@ -14,7 +14,8 @@ family   metrics
 ``insight`` ``ci``, ``combined_sensitivity``, ``diversity_agreement*``
 ``calibration`` ``brier*``, ``nll*``, ``ece*``, ``ace*``, ``mce``, ``consensus_confidence``
 ``surface`` ``hd*``, ``assd*``, ``nsd*``
-``volume`` ``volume_crps*``
+``volume`` ``volume_crps*``, ``consensus_dice*``
+``saliency`` ``fmeasure``, ``mae``
 ``agreement`` ``pairwise_*``, ``gci``, kappas, ``vote_histogram*``, ``staple.*``
 ======== ======================================================================================
 
@@ -42,6 +43,13 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
     "missing_sample_policy": ("replicate", "error"),
     "rater_nan": ("propagate", "omit"),
     "each": (None, "matched", "identity"),
+    "binning": ("upper", "mose", "metrics_reloaded", "values", "torchmetrics"),
+    "confidence": ("class", "top", "top_evaluated", "top_rebuilt"),
+    "region": (None, "full"),
+    "ncc": ("guarded", "plain", "variance"),
+    "ci": ("harmonic", "printed"),
+    "crps": ("exact", "truncated"),
+    "consensus": ("pixels", "lines"),
 }
 
 
@@ -64,7 +72,7 @@ class Convention:
         sample_cap: use only the first n samples; None: all.
         binarise: binary probabilities: ``gt_half`` (p > 0.5), ``argmax`` (the same for two channels), ``sigmoid_left``
             (CIMD: the left mask of a pair is sigmoid(p) > 0.5, the right one p > 0.5). Channels: always arg max.
-        dtype: only to match published digits: ``float32`` rounds ratios and mean maps; ``float32_sum`` also adds the
+        dtype: only to match published digits: ``float32`` rounds ratios, mean maps and confidences; ``float32_sum`` also adds the
             pairs of GED one by one in float32 (an error of about 2e-6 at S = 50).
         missing_sample_policy: fewer samples than raters in `dice_match`: ``replicate`` the samples, or ``error``.
         rater_nan: a nan among the rater pairs: ``propagate``, or ``omit`` it from the mean.
@@ -72,6 +80,22 @@ class Convention:
         empty_reference: similarity to a rater mask that is empty, whatever was predicted; None: no such rule.
         thresholds: levels of `dice_soft` and `iou_soft`; None: 0.1, 0.3, 0.5, 0.7, 0.9.
         each: what the legacy list `dice_each` pairs by: ``matched``, ``identity``, or None (not reported).
+        bins: number of bins of calibration errors.
+        binning: equal-width bins. ``upper``: (l, u], 0 in the first bin, float64 edges k/bins. ``mose``: (l, u] with
+            float32 edges, 0 in no bin but counted in the denominator. ``metrics_reloaded``: (l, u] with edges k·(1/bins),
+            0 left out of the denominator too. ``values``: [l, u), 1 in the last bin; where every rater marks every pixel
+            the frequency is 0, as the released label binarisation has it. ``torchmetrics``: [l, u) with float32 edges, 1
+            in a bin of its own, sums added one by one in float32.
+        confidence: what `ece`, `mce`, `ace*`, `ece.each` and `ece.disagree` compare: ``class`` (each class's
+            probability, mean over the classes), the ``top`` label's, ``top_evaluated`` (in no bin where the top label is
+            not evaluated), ``top_rebuilt`` (with the background 1 − Σ of the other channels).
+        region: ``full``: all pixels, whatever the id of a calibration metric says; None: as the id says.
+        ncc: ``guarded`` (rules for constant maps), ``plain`` (PHiSeg: plain division in the precision of the input), or
+            ``variance`` (ValUES: `ncc` is `ncc.variance`, and that is (N − 1)/N times the correlation, unguarded).
+        entropy_epsilon: added to the mean map inside `entropy_mean`.
+        ci: ``harmonic`` mean of the three parts, or the ``printed`` form of CIMD with `diversity_agreement.variance`.
+        crps: `volume_crps` ``exact``, or ``truncated`` (CURVAS: integrated over three standard deviations).
+        consensus: `consensus_dice` over ``pixels``, or over ``lines`` (CURVAS: Dice of each row of a volume).
 
     Raises:
         UserError: a field has a value that is not allowed.
@@ -93,6 +117,15 @@ class Convention:
     empty_reference: float | None = None
     thresholds: tuple[float, ...] | None = None
     each: Literal["matched", "identity"] | None = None
+    bins: int = 10
+    binning: Literal["upper", "mose", "metrics_reloaded", "values", "torchmetrics"] = "upper"
+    confidence: Literal["class", "top", "top_evaluated", "top_rebuilt"] = "class"
+    region: Literal["full"] | None = None
+    ncc: Literal["guarded", "plain", "variance"] = "guarded"
+    entropy_epsilon: float = 0.0
+    ci: Literal["harmonic", "printed"] = "harmonic"
+    crps: Literal["exact", "truncated"] = "exact"
+    consensus: Literal["pixels", "lines"] = "pixels"
     _hash: int = field(default=0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -109,11 +142,13 @@ class Convention:
         object.__setattr__(self, "empty_similarity", math.nan if math.isnan(similarity) else similarity)
         match = _number(self, "match_nan")
         object.__setattr__(self, "match_nan", math.nan if math.isnan(match) else match)
-        for name in ("smooth_num", "smooth_den"):
+        for name in ("smooth_num", "smooth_den", "entropy_epsilon"):
             if not 0 <= _number(self, name) < math.inf:
                 raise UserError(f"Convention.{name} = {getattr(self, name)!r} is not allowed; give a number >= 0")
         if self.sample_cap is not None and (not isinstance(self.sample_cap, int) or self.sample_cap < 1):
             raise UserError(f"Convention.sample_cap = {self.sample_cap!r} is not allowed; give an integer >= 1 or None")
+        if isinstance(self.bins, bool) or not isinstance(self.bins, int) or not 1 <= self.bins <= 10_000:
+            raise UserError(f"Convention.bins = {self.bins!r} is not allowed; give an integer from 1 to 10000")
         if self.thresholds is not None:
             levels = tuple(float(t) for t in self.thresholds)
             if not levels or not all(0 <= t < 1 for t in levels):
@@ -154,5 +189,6 @@ FAMILIES = (
     "calibration",
     "surface",
     "volume",
+    "saliency",
     "agreement",
 )

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ..core.errors import UserError
 from .case import CaseView
 
+_LARGEST_LOG = 1e-6  # log(1 + 1e-8) and its rounding in float32
+
 
 def array_of(name: str, value: Any) -> NDArray:
     """`value` as a NumPy array of numbers.
@@ -150,6 +152,8 @@ def read_case(
     probs: Any = None,
     rater_probs: Any = None,
     mean_prob: Any = None,
+    mean_log: Any = None,
+    uncertainty: Any = None,
     rater_valid: Any = None,
     sample_weights: Any = None,
     rater_weights: Any = None,
@@ -203,6 +207,8 @@ def read_case(
     if rater_probs is not None:
         personal, personal_labels = _rater_maps(rater_probs, everyone.shape, present, evaluated)
     mean = None if mean_prob is None else _mean_map(mean_prob, spatial, evaluated)
+    logs = None if mean_log is None else _mean_log(mean_log, mean, spatial, evaluated)
+    spread = None if uncertainty is None else _uncertainty(uncertainty, spatial)
 
     weights_r = weights_array("rater_weights", rater_weights, slots)
     void = "" if len(present) else "no rater annotated this case"
@@ -225,6 +231,8 @@ def read_case(
         rater_probs=_inside(personal, region),
         rater_labels=None if personal_labels is None else _binary(_inside(personal_labels, region), evaluated),
         mean_prob=_inside(mean, region),
+        mean_log=_inside(logs, region),
+        uncertainty=_inside(spread, region),
         sample_weights=None if given is None else weights_array("sample_weights", sample_weights, len(given)),
         rater_weights=weights_r,
         n_samples=None if n_samples is None else int(n_samples),
@@ -287,6 +295,31 @@ def _mean_map(value: Any, spatial: tuple[int, ...], classes: tuple[int, ...]) ->
         raise _shape_error("mean_prob", out.shape, f"classes {list(classes)} need a channel axis in front")
     check_probabilities("mean_prob", out)
     return out.astype(np.float64) if out.dtype.kind in "bui" else out
+
+
+def _mean_log(value: Any, mean: NDArray | None, spatial: tuple[int, ...], classes: tuple[int, ...]) -> NDArray:
+    out = array_of("mean_log", value)
+    wanted = (len(classes) + 1, *spatial)
+    if out.shape != wanted:
+        raise _shape_error("mean_log", out.shape, f"give background and classes {list(classes)}: {wanted}")
+    if len(classes) > 1 and classes != tuple(range(1, len(classes) + 1)):
+        raise UserError(
+            f"mean_log goes with classes 1 to {len(classes)} in order, not {list(classes)}; give probs, or all classes"
+        )
+    if mean is None:
+        raise UserError("mean_log goes with the mean map of the same samples; give mean_prob too")
+    if not (np.isfinite(out).all() and out.max(initial=0.0) <= _LARGEST_LOG):
+        raise UserError("mean_log holds nan, inf or values above 0; give means of log(p + 1e-8) of probabilities p")
+    return out
+
+
+def _uncertainty(value: Any, spatial: tuple[int, ...]) -> NDArray:
+    out = array_of("uncertainty", value)
+    if out.shape != spatial:
+        raise _shape_error("uncertainty", out.shape, f"give one map {spatial}")
+    if not np.isfinite(out).all():
+        raise UserError("uncertainty holds nan or inf; give finite numbers")
+    return out
 
 
 def spacing_of(spacing: Any, dims: int) -> tuple[float, ...] | None:

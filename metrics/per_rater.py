@@ -22,11 +22,12 @@ COMMON_MASK = "common mask"
 
 @dataclass(frozen=True)
 class _Overlaps:
-    """Counts K×R×M of the raters and the M maps (M = R, or 1 for a common mask)."""
+    """Counts K×R×M of the raters and the M maps (M = R, or 1 for a common mask), and R×M of their backgrounds."""
 
     inter: Floats
     size_raters: Floats
     size_maps: Floats
+    background: Floats
 
 
 def _maps(view: CaseView, label: int) -> Mask:
@@ -51,7 +52,8 @@ def _overlaps(view: CaseView) -> _Overlaps:
             counts = intersections(crop([view.class_mask(view.raters, label), _maps(view, label)]))
             sizes = counts.diagonal()
             rows.append((counts[: view.R, view.R :], sizes[: view.R, None], sizes[None, view.R :]))
-        return [np.stack(column).astype(np.float64) for column in zip(*rows, strict=True)]
+        out = [np.stack(column).astype(np.float64) for column in zip(*rows, strict=True)]
+        return [*out, _background(view, *out)]
 
     common = view.convention("map")  # of the common mask
     mean = () if view.personalised else (common.sample_cap, common.dtype != "float64")
@@ -75,6 +77,23 @@ def own_counts(view: CaseView) -> tuple[Floats, Floats, Floats]:
         full = np.broadcast_to(counts, shape)
         target[:, view.present] = full.diagonal(axis1=1, axis2=2) if view.personalised else full[:, :, 0]
     return out[0], out[1], out[2]
+
+
+def own_background(view: CaseView) -> Floats:
+    """Pixels that a rater and its own map both give to no evaluated class, per slot; 0 for missing raters."""
+    found = _overlaps(view)
+    full = np.broadcast_to(found.background, found.inter.shape[1:])
+    out = np.zeros(view.slots)
+    out[view.present] = full.diagonal() if view.personalised else full[:, 0]
+    return out
+
+
+def _background(view: CaseView, inter: Floats, size_raters: Floats, size_maps: Floats) -> Floats:
+    """Pixels R×M that a rater and a map both give to no evaluated class."""
+    if len(view.classes) == 1:
+        return view.pixels - size_raters[0] - size_maps[0] + inter[0]
+    outside = ~np.logical_or.reduce([_maps(view, label) for label in view.classes])
+    return intersections([view.class_mask(view.raters, 0), outside])[: view.R, view.R :].astype(np.float64)
 
 
 def _own(view: CaseView, kind: str, name: str) -> Floats:

@@ -12,10 +12,9 @@ import numpy as np
 
 from ..core.errors import UserError
 from .case import CaseView, Undefined
-from .convention import CANONICAL, Convention
+from .convention import Convention
 from .inputs import array_of, evaluated_classes, label_array, read_case
-from .overlap import fraction, over_classes
-from .per_rater import own_counts
+from .pooled import pooled_dice_rater as pooled_dice_rater
 from .registry import METRICS, info_of
 from .sets import TooFewSamples
 from .variants import conventions_of
@@ -23,7 +22,7 @@ from .variants import conventions_of
 if TYPE_CHECKING:
     import pandas as pd
 
-INPUTS = ("samples", "probs", "rater_probs", "mean_prob")
+INPUTS = ("samples", "probs", "rater_probs", "mean_prob", "mean_log", "uncertainty")
 COUNTS_ONLY = "counts only"  # stands among the given inputs of a case that is made of components
 
 
@@ -42,6 +41,8 @@ def score_case(
     metrics: Iterable[str] | None = None,
     variant: str | Convention | None = None,
     mean_prob: Any = None,
+    mean_log: Any = None,
+    uncertainty: Any = None,
     n_samples: int | None = None,
     reasons: bool = False,
 ) -> dict[str, Any]:
@@ -68,6 +69,10 @@ def score_case(
         variant: a name of `multirater.metrics.list_variants` or a `Convention`; None is canonical.
         mean_prob: H×W (C×H×W), the stored mean map p̄. Replaces the mean of `probs` or `samples` in `dice_soft` and the
             like, and in the common mask of `dice_rater`. It is compared with thresholds in its own precision.
+        mean_log: C×H×W (binary: 2×H×W), the stored mean over the samples of log(p + 1e-8) of every channel, background
+            first. With `mean_prob` it is all that `ncc` needs, and replaces `probs` there: stored as float32 it gives
+            the value of `probs` to about 1e-5. `sample_weights` are those of the stored means.
+        uncertainty: H×W, a predicted map of uncertainty of any scale, for `ncc.variance`.
         n_samples: S of ``human.oracle_*``; default the number of samples, or 16 if there are none.
         reasons: add the key ``"reasons"``: metric id to why it is nan (or to "common mask").
 
@@ -89,7 +94,14 @@ def score_case(
         >>> score_case(np.stack([a, a.T]), a[None], metrics=["ged.ustat"], reasons=True)["reasons"]
         {'ged.ustat': 'one sample has no pair of different members'}
     """
-    given = {"samples": samples, "probs": probs, "rater_probs": rater_probs, "mean_prob": mean_prob}
+    given = {
+        "samples": samples,
+        "probs": probs,
+        "rater_probs": rater_probs,
+        "mean_prob": mean_prob,
+        "mean_log": mean_log,
+        "uncertainty": uncertainty,
+    }
     view = read_case(
         raters,
         **given,
@@ -205,7 +217,7 @@ def _default_names(given: frozenset[str], each: bool, several: bool) -> tuple[st
     for entry in METRICS.entries():
         if missing_input(entry.name, given) is not None:
             continue
-        if (entry.name == "dice_each" and not each) or (entry.name == "ged.per_class" and not several):
+        if (entry.name == "dice_each" and not each) or (info_of(entry.name)["values"] == "class" and not several):
             continue
         out.append(entry.name)
     return tuple(out)
@@ -226,6 +238,8 @@ def score_cases(
     metrics: Iterable[str] | None = None,
     variant: str | Convention | None = None,
     mean_prob: Any = None,
+    mean_log: Any = None,
+    uncertainty: Any = None,
     n_samples: int | None = None,
     reasons: bool = False,
 ) -> pd.DataFrame:
@@ -233,7 +247,7 @@ def score_cases(
 
     Args:
         raters: N×R×H×W (or N×R×D×H×W), or a list of N arrays, which may differ in size.
-        samples, probs, rater_probs, mean_prob: with the same leading case axis.
+        samples, probs, rater_probs, mean_prob, mean_log, uncertainty: with the same leading case axis.
         rater_valid: N×R, or R for all cases.
         sample_weights, rater_weights: N×S, N×R, or one row for all cases.
         valid: N×H×W, or H×W for all cases.
@@ -254,6 +268,8 @@ def score_cases(
         "probs": probs,
         "rater_probs": rater_probs,
         "mean_prob": mean_prob,
+        "mean_log": mean_log,
+        "uncertainty": uncertainty,
         "rater_valid": rater_valid,
         "sample_weights": sample_weights,
         "rater_weights": rater_weights,
@@ -300,29 +316,6 @@ def case_views(
                 n_samples=n_samples,
             )
         yield view
-
-
-def pooled_dice_rater(views: Iterable[CaseView], variant: str | Convention | None) -> list[float]:
-    """Dice of each rater slot from counts summed over all cases (Pionono's way; no value per case exists).
-
-    A missing rater adds nothing; a slot that no case has is nan. Several classes: the mean over the list.
-    """
-    total: Any = None
-    present: Any = False
-    convention = CANONICAL
-    for view in views:
-        view.conventions = conventions_of(variant, len(view.classes) > 1)
-        convention = view.convention("rater")
-        if view.void:
-            continue
-        counts = np.stack(own_counts(view))
-        total = counts if total is None else total + counts
-        present = present | np.isin(np.arange(view.slots), view.present)
-    if total is None:
-        return []
-    inter, size_rater, size_map = total
-    values = over_classes(*fraction("dice", inter, size_rater, size_map), convention, reference=size_rater)
-    return np.where(present, values, math.nan).tolist()
 
 
 def _per_case(name: str, value: Any, cases: int, one_case_dims: int | None) -> Sequence[Any] | None:

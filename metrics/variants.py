@@ -34,9 +34,12 @@ _VARIANTS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         "Probabilistic U-Net (TensorFlow): pairs of empty masks are nan",
         {"ged": {"empty_similarity": math.nan, "classes": "skip", "dtype": "float32", "rater_nan": "omit"}},
     ),
-    "phiseg": ("PHiSeg: as canonical for the metrics here", {}),
-    "unetzoo": ("UNet-Zoo: as PHiSeg", {}),
-    "ssn": ("SSN: GED and diversity of the first 20 samples", {"ged": {"sample_cap": 20}}),
+    "phiseg": ("PHiSeg: NCC without guards, a constant map gives nan or noise", {"uncertainty": {"ncc": "plain"}}),
+    "unetzoo": ("UNet-Zoo: as PHiSeg", {"uncertainty": {"ncc": "plain"}}),
+    "ssn": (
+        "SSN: GED and diversity of the first 20 samples",
+        {"ged": {"sample_cap": 20}, "uncertainty": {"entropy_epsilon": 1e-10}},
+    ),
     "mmatting": (
         "MedicalMatting: Dice smoothed by 1 (as in its released function); GED as canonical",
         {"dice": {"smooth_num": 1.0, "smooth_den": 1.0, "dtype": "float32"}},
@@ -49,8 +52,13 @@ _VARIANTS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         {"ged": _TINY, "hm": _TINY, "several:ged": _MOSE_SEVERAL, "several:hm": _MOSE_SEVERAL},
     ),
     "cimd": (
-        "CIMD: smoothing 1e-5, left masks binarised through a second sigmoid",
-        {"ged": _CIMD, "hm": _CIMD, "dice": _CIMD},
+        "CIMD: smoothing 1e-5, left masks binarised through a second sigmoid; ci in its printed form",
+        {
+            "ged": _CIMD,
+            "hm": _CIMD,
+            "dice": _CIMD,
+            "insight": {**_CIMD, "ci": "printed"},
+        },
     ),
     "dpersona": ("D-Persona: empty against empty is distance 1; dice_each Hungarian-matched, as released", _DPERSONA),
     "dpersona_identity": (
@@ -66,9 +74,14 @@ _VARIANTS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         {
             "ged": {"distance": "dice", "pairs": "pooled", "empty_similarity": 0.0, "classes": "micro"},
             "dice": {"empty_similarity": 0.0, "classes": "micro"},
+            "uncertainty": {"ncc": "variance"},
         },
     ),
     "qubiq": ("QUBIQ: nine thresholds", {"map": {"thresholds": NINE_LEVELS}}),
+    "curvas": (
+        "CURVAS: volume score integrated over three standard deviations, consensus Dice of the rows of a volume",
+        {"volume": {"crps": "truncated", "consensus": "lines"}},
+    ),
     "pionono": (
         "Pionono: Dice 1 if the reference is empty (pooled over the data set in `multirater score`)",
         {"dice": _PIONONO, "map": _PIONONO, "rater": _PIONONO},
