@@ -72,8 +72,8 @@ class Convention:
         sample_cap: use only the first n samples; None: all.
         binarise: binary probabilities: ``gt_half`` (p > 0.5), ``argmax`` (the same for two channels), ``sigmoid_left``
             (CIMD: the left mask of a pair is sigmoid(p) > 0.5, the right one p > 0.5). Channels: always arg max.
-        dtype: only to match published digits: ``float32`` rounds ratios, mean maps and confidences; ``float32_sum`` also adds the
-            pairs of GED one by one in float32 (an error of about 2e-6 at S = 50).
+        dtype: only to match published digits: ``float32`` rounds ratios, mean maps and confidences; ``float32_sum``
+            also adds the pairs of GED one by one in float32 (an error of about 2e-6 at S = 50).
         missing_sample_policy: fewer samples than raters in `dice_match`: ``replicate`` the samples, or ``error``.
         rater_nan: a nan among the rater pairs: ``propagate``, or ``omit`` it from the mean.
         match_nan: value of `hm_iou` if its matrix has nan (default nan: undefined).

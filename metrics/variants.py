@@ -15,6 +15,7 @@ from .convention import CANONICAL, FAMILIES, NINE_LEVELS, Convention
 
 _TINY = {"smooth_num": 1e-8, "smooth_den": 1e-8, "dtype": "float32"}
 _MOSE_SEVERAL = {**_TINY, "classes": "skip", "empty_similarity": math.nan, "match_nan": 0.0}
+_MOSE_BINS = {"binning": "mose", "dtype": "float32", "region": "full"}
 _CIMD = {"smooth_num": 1e-5, "smooth_den": 1e-5, "binarise": "sigmoid_left"}
 _DPERSONA: dict[str, dict[str, Any]] = {
     # In several classes an absent class is 0/(0 + 1e-8) = 0 too: a disagreement.
@@ -48,8 +49,16 @@ _VARIANTS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "berdiff": ("BerDiff: soft Dice smoothed by 1e-6", {"map": {"smooth_num": 1e-6, "smooth_den": 1e-6}}),
     "car": ("CAR: as canonical", {}),
     "mose": (
-        "MoSE: smoothing 1e-8; several classes: absent ones skipped, a matrix with nan gives hm_iou 0",
-        {"ged": _TINY, "hm": _TINY, "several:ged": _MOSE_SEVERAL, "several:hm": _MOSE_SEVERAL},
+        "MoSE: smoothing 1e-8; several classes: absent ones skipped, a matrix with nan gives hm_iou 0; "
+        "ECE over all pixels with p = 0 in no bin, several classes: of the top label",
+        {
+            "ged": _TINY,
+            "hm": _TINY,
+            "several:ged": _MOSE_SEVERAL,
+            "several:hm": _MOSE_SEVERAL,
+            "calibration": _MOSE_BINS,
+            "several:calibration": {**_MOSE_BINS, "confidence": "top_evaluated"},
+        },
     ),
     "cimd": (
         "CIMD: smoothing 1e-5, left masks binarised through a second sigmoid; ci in its printed form",
@@ -75,12 +84,27 @@ _VARIANTS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "ged": {"distance": "dice", "pairs": "pooled", "empty_similarity": 0.0, "classes": "micro"},
             "dice": {"empty_similarity": 0.0, "classes": "micro"},
             "uncertainty": {"ncc": "variance"},
+            "calibration": {"bins": 20, "binning": "values", "region": "full"},
         },
     ),
     "qubiq": ("QUBIQ: nine thresholds", {"map": {"thresholds": NINE_LEVELS}}),
     "curvas": (
-        "CURVAS: volume score integrated over three standard deviations, consensus Dice of the rows of a volume",
-        {"volume": {"crps": "truncated", "consensus": "lines"}},
+        "CURVAS: volume score integrated over three standard deviations, consensus Dice of the rows of a volume, "
+        "ECE of the top label in 50 bins (file of 2024)",
+        {
+            "volume": {"crps": "truncated", "consensus": "lines"},
+            "calibration": {
+                "bins": 50,
+                "binning": "torchmetrics",
+                "confidence": "top_rebuilt",
+                "dtype": "float32",
+                "region": "full",
+            },
+        },
+    ),
+    "metrics_reloaded": (
+        "MetricsReloaded: ECE over all pixels but those with p = 0",
+        {"calibration": {"binning": "metrics_reloaded", "region": "full"}},
     ),
     "pionono": (
         "Pionono: Dice 1 if the reference is empty (pooled over the data set in `multirater score`)",
