@@ -18,7 +18,8 @@ from ..core.errors import UserError
 from .case import CaseView, Undefined
 from .inputs import array_of
 from .overlap import Floats
-from .patterns import Counts, Region, VotePatterns, patterns_of
+from .patterns import Counts, VotePatterns, patterns_of
+from .region import Region
 
 _ONE_LABEL = "only one label occurs, so chance agreement is complete"
 

@@ -25,7 +25,8 @@ from ..core.errors import UserError
 from .agreement import cohen, fleiss, krippendorff_of
 from .case import CaseView, Undefined
 from .overlap import Floats
-from .patterns import Counts, Region, patterns_of
+from .patterns import Counts, patterns_of
+from .region import Region
 from .score import case_views, evaluate
 from .variants import conventions_of
 

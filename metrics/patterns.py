@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .case import CaseView
 from .overlap import Mask
-from .region import box_of
+from .region import Region, box_of
 
 Counts = NDArray[np.int64]
-Region = Literal["box", "full"]
 
 _LARGEST_TABLE = 16  # raters; beyond, the 2^R codes are no longer counted in a table but sorted
 

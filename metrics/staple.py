@@ -17,8 +17,8 @@ from .agreement import each_class, need
 from .case import CaseView, Undefined
 from .inputs import read_case
 from .overlap import Floats, Mask, fraction, over_classes
-from .patterns import Counts, Region, coded, patterns_of
-from .region import box_of
+from .patterns import Counts, coded, patterns_of
+from .region import Region, box_of
 
 START = 0.99999
 TOLERANCE = 1e-6
