@@ -12,7 +12,7 @@ import numpy as np
 from scipy.integrate import quad
 from scipy.special import ndtr, ndtri
 
-from .case import CaseView, Undefined
+from .case import CaseView
 from .channels import label_index, mean_channels
 from .convention import CANONICAL
 from .overlap import Floats
@@ -43,11 +43,11 @@ def _gaussian(predicted: float, mean: float, deviation: float) -> float:
 def _truncated(predicted: float, mean: float, deviation: float) -> float:
     """CRPS as CURVAS integrates it: over μ ± 3σ, with a table of the distribution that is 0 and 1 outside its ends.
 
-    A predicted volume outside the interval always scores the same; without spread the interval is empty and the score 0
-    could not tell volumes apart, so the released function gives nan.
+    Volumes below the interval all score the same, and those above it; without spread the interval is empty and every
+    volume scores 0.
     """
     if deviation <= 0:
-        return math.nan
+        return 0.0
     points = np.linspace(ndtri(0.01) * deviation + mean, ndtri(0.99) * deviation + mean, _TABLE)
     table = ndtr((points - mean) / deviation)
 
@@ -69,15 +69,8 @@ def volume_crps_per_class(view: CaseView) -> list[float]:
 
 
 def volume_crps(view: CaseView) -> float:
-    """Mean over the classes of `volume_crps_per_class`.
-
-    Raises:
-        Undefined: truncated form only, if the raters' volumes of some class are equal.
-    """
-    value = float(np.mean(volume_crps_per_class(view)))
-    if math.isnan(value):
-        raise Undefined("data: the raters' volumes are equal, and the released integral has no interval")
-    return value
+    """Mean over the classes of `volume_crps_per_class`."""
+    return float(np.mean(volume_crps_per_class(view)))
 
 
 def volume_crps_ensemble(view: CaseView) -> float:
