@@ -82,13 +82,13 @@ class Convention:
         each: what the legacy list `dice_each` pairs by: ``matched``, ``identity``, or None (not reported).
         bins: number of bins of calibration errors.
         binning: equal-width bins. ``upper``: (l, u], 0 in the first bin, float64 edges k/bins. ``mose``: (l, u] with
-            float32 edges, 0 in no bin but counted in the denominator. ``metrics_reloaded``: (l, u] with edges k·(1/bins),
-            0 left out of the denominator too. ``values``: [l, u), 1 in the last bin; where every rater marks every pixel
-            the frequency is 0, as the released label binarisation has it. ``torchmetrics``: [l, u) with float32 edges, 1
-            in a bin of its own, sums added one by one in float32.
-        confidence: what `ece`, `mce`, `ace*`, `ece.each` and `ece.disagree` compare: ``class`` (each class's
-            probability, mean over the classes), the ``top`` label's, ``top_evaluated`` (in no bin where the top label is
-            not evaluated), ``top_rebuilt`` (with the background 1 − Σ of the other channels).
+            float32 edges, 0 in no bin but in the denominator. ``metrics_reloaded``: (l, u] with edges k·(1/bins), 0 not
+            in the denominator either. ``values``: [l, u), 1 in the last bin; where every rater marks every pixel the
+            frequency is 0, as the released label binarisation has it. ``torchmetrics``: [l, u) with float32 edges, 1 in
+            a bin of its own, sums added one by one in float32.
+        confidence: what `ece`, `mce`, `ace*`, `ece.each` and `ece.disagree` compare: the probability of each ``class``
+            (mean over the classes), that of the ``top`` label, ``top_evaluated`` (in no bin where the top label is not
+            evaluated), ``top_rebuilt`` (with the background 1 − Σ of the other channels).
         region: ``full``: all pixels, whatever the id of a calibration metric says; None: as the id says.
         ncc: ``guarded`` (rules for constant maps), ``plain`` (PHiSeg: plain division in the precision of the input), or
             ``variance`` (ValUES: `ncc` is `ncc.variance`, and that is (N − 1)/N times the correlation, unguarded).

@@ -1,5 +1,5 @@
 """What is known of each metric without importing NumPy: one table a family, `multirater.metrics.registry.table`."""
 
-from . import agreement, human, insight, mean_map, others, per_rater, sets, uncertainty
+from . import agreement, calibration, human, insight, mean_map, others, per_rater, sets, uncertainty
 
-__all__ = ["agreement", "human", "insight", "mean_map", "others", "per_rater", "sets", "uncertainty"]
+__all__ = ["agreement", "calibration", "human", "insight", "mean_map", "others", "per_rater", "sets", "uncertainty"]

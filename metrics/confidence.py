@@ -1,0 +1,241 @@
+"""Probabilities of pixels and what the raters say there: the pairs that calibration compares (specification section 5).
+
+For a class the probability is p̄ (or the map meant for a rater) and a rater hits where the mask holds the pixel. For the
+top label it is max_k p_k over all channels, and a rater hits where the label is the arg max, the lower index winning a
+tie. A binary map p has the channels 1 − p and p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .case import CaseView
+from .convention import Convention
+from .mean_map import mean_of_samples, votes
+from .overlap import Floats, Mask
+from .region import Cut, Region
+
+# A weighted share of hard masks carries rounding of about 1e-16: it is no reason to lie above an edge.
+_WEIGHTED_SLACK = 1e-12
+_DIGITS = 12
+
+Mode = Literal["class", "top", "top_evaluated", "top_rebuilt"]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pixels of one class (or of the top label) in a region.
+
+    Attributes:
+        p: n, or R×n for maps meant for the raters; float64.
+        hits: R×n.
+        slack: rounding that p may carry.
+        kept: n bool, False where a pixel belongs to no bin (MoSE: another label than an evaluated one is predicted);
+            None: all.
+    """
+
+    p: Floats
+    hits: Mask
+    slack: float = 0.0
+    kept: Mask | None = None
+
+
+def pairs_of(view: CaseView, convention: Convention, region: Region, mode: Mode, personal: bool = False) -> list[Pairs]:
+    """The pairs of each evaluated class, or those of the top label alone."""
+    key = ("pairs", convention, region, mode, personal)
+    if key not in view.memory:
+        make = _personal if personal else _common
+        view.memory[key] = list(make(view, convention, region, mode))
+    found = view.memory[key]
+    assert isinstance(found, list)
+    return found
+
+
+def share(view: CaseView, hits: Mask) -> Floats:
+    """Share of the raters (R×n) that hit each pixel, by their weights."""
+    if view.rater_weights is not None:
+        return np.tensordot(view.rater_weights, hits.astype(np.float64), axes=1)
+    return (np.arange(view.R + 1) / view.R)[votes(hits)]
+
+
+def disagreed(view: CaseView, hits: Mask) -> Mask:
+    """Pixels with 0 < q < 1, decided in integers; a rater without weight has no say."""
+    if view.rater_weights is not None:
+        hits = hits[view.rater_weights > 0]
+    count = votes(hits)
+    return (count > 0) & (count < len(hits))
+
+
+def _common(view: CaseView, convention: Convention, region: Region, mode: Mode) -> Iterator[Pairs]:
+    hard = view.mean_prob is None and view.probs is None
+    slack = _WEIGHTED_SLACK if hard and view.sample_weights is not None else 0.0
+    if mode == "class":
+        for label in view.classes:
+            cut = _cut(view, region, label)
+            p = _precise(cut(mean_map(view, label, convention)), convention)
+            yield Pairs(p, cut(view.class_mask(view.raters, label)), slack)
+        return
+    cut = _cut(view, region, None)
+    labels, maps = _channels(view, convention, mode)
+    top, p = _top(labels, [cut(m) for m in maps], slack > 0)
+    yield Pairs(_precise(p, convention), cut(view.raters) == top, slack, _kept(view, top, mode))
+
+
+def _personal(view: CaseView, convention: Convention, region: Region, mode: Mode) -> Iterator[Pairs]:
+    if mode == "class":
+        for label in view.classes:
+            cut = _cut(view, region, label)
+            p = _precise(cut(_rater_maps(view, label)), convention)
+            yield Pairs(p, cut(view.class_mask(view.raters, label)))
+        return
+    cut = _cut(view, region, None)
+    tops, confidences = [], []
+    for r in range(view.R):
+        labels, maps = _rater_channels(view, r, mode)
+        maps = maps if mode == "top_rebuilt" else [_native(m, convention) for m in maps]
+        top, p = _top(labels, [cut(m) for m in maps])
+        tops.append(top)
+        confidences.append(_precise(p, convention))
+    top = np.stack(tops)
+    yield Pairs(np.stack(confidences), cut(view.raters) == top, kept=_kept(view, top, mode))
+
+
+def _cut(view: CaseView, region: Region, label: int | None) -> Cut:
+    if region == "full" or len(view.classes) == 1:
+        label = view.classes[0]
+    key = ("cut", region, None if region == "full" else label)
+    if key not in view.memory:
+        view.memory[key] = Cut(view, region, label)
+    found = view.memory[key]
+    assert isinstance(found, Cut)
+    return found
+
+
+def _precise(p: NDArray, convention: Convention) -> Floats:
+    """Probabilities in float64, rounded to float32 before if the convention works in it."""
+    return p.astype(np.float32, copy=False).astype(np.float64) if convention.dtype != "float64" else _double(p)
+
+
+def _double(p: NDArray) -> Floats:
+    return p.astype(np.float64, copy=False)
+
+
+def mean_map(view: CaseView, label: int, convention: Convention) -> NDArray:
+    """p̄ of a channel (spatial): given, the mean of the probabilities, or the share of hard samples."""
+    key = ("mean", label, convention.sample_cap, convention.dtype != "float64")
+    if key not in view.memory:
+        mean = mean_of_samples(view, label, convention)
+        if mean is None:
+            assert view.samples is not None
+            masks = view.samples if len(view.classes) == 1 else view.samples == label
+            masks = masks[: convention.sample_cap]
+            mean = (np.arange(len(masks) + 1) / len(masks))[votes(masks)]
+        view.memory[key] = mean
+    found = view.memory[key]
+    assert isinstance(found, np.ndarray)
+    return found
+
+
+def _rater_maps(view: CaseView, label: int) -> NDArray:
+    """R×spatial: the probability of a class in the maps meant for the raters; 0 and 1 for hard ones."""
+    if view.rater_probs is None:
+        assert view.rater_labels is not None
+        return view.class_mask(view.rater_labels, label)
+    return view.rater_probs if view.rater_probs.ndim == view.raters.ndim else view.rater_probs[:, label]
+
+
+# -- channels ----------------------------------------------------------------------------------------
+
+
+def _channels(view: CaseView, convention: Convention, mode: Mode) -> tuple[list[int], list[NDArray]]:
+    """Labels in ascending order and p̄ of each, background first; of one class the labels are 0 and 1."""
+    given = view.mean_prob if view.mean_prob is not None else None if view.probs is None else view.probs[0]
+    spatial = view.raters.ndim - 1
+    count = 0 if given is None or given.ndim == spatial else len(given)
+    if mode == "top_rebuilt":  # in the precision of the maps given: rounded only when the sums are made
+        precision = np.float64 if given is None else given.dtype
+        convention = replace(convention, dtype="float64")
+    if len(view.classes) == 1:
+        label = view.classes[0]
+        inside = mean_map(view, label, convention)
+        if mode == "top_rebuilt":
+            inside = inside.astype(precision)
+            return [0, 1], [1 - inside, inside]
+        inside = _native(inside, convention)
+        outside = _native(mean_map(view, 0, convention), convention) if count == 2 else 1 - inside
+        return [0, 1], [outside, inside]
+    if count:
+        labels = list(range(count))
+    else:
+        assert view.samples is not None
+        labels = _labels(view, view.samples)
+    if mode == "top_rebuilt":
+        return labels, _rebuilt([mean_map(view, k, convention).astype(precision) for k in labels[1:]])
+    return labels, [_native(mean_map(view, k, convention), convention) for k in labels]
+
+
+def _rater_channels(view: CaseView, r: int, mode: Mode) -> tuple[list[int], list[NDArray]]:
+    """`_channels` of the map meant for rater r."""
+    if view.rater_probs is not None and view.rater_probs.ndim > view.raters.ndim:
+        maps = view.rater_probs[r]
+        if len(view.classes) > 1:
+            labels = list(range(len(maps)))
+            return labels, _rebuilt(list(maps[1:])) if mode == "top_rebuilt" else list(maps)
+        if len(maps) == 2 and mode != "top_rebuilt":
+            return [0, 1], list(maps)
+    if len(view.classes) == 1:
+        inside = _rater_maps(view, view.classes[0])[r]
+        inside = inside.astype(np.float64) if inside.dtype == bool else inside
+        return [0, 1], [1 - inside, inside]
+    assert view.rater_labels is not None
+    own = view.rater_labels[r]
+    labels = _labels(view, own)
+    return labels, [(own == k).astype(np.float64) for k in labels]
+
+
+def _labels(view: CaseView, maps: NDArray) -> list[int]:
+    """Background, evaluated classes and whatever else occurs in hard class maps, ascending."""
+    return sorted({0, *view.classes, *np.flatnonzero(np.bincount(maps.ravel().astype(np.intp))).tolist()})
+
+
+def _native(p: NDArray, convention: Convention) -> NDArray:
+    """float64 unless the convention works in float32: 1 − p of a float32 map is then rounded as in the original."""
+    return p if convention.dtype != "float64" else _double(p)
+
+
+def _rebuilt(foreground: list[NDArray]) -> list[NDArray]:
+    """Channels with the background 1 − Σ p_k (CURVAS), in the precision of the maps.
+
+    The evaluation then sees values outside [0, 1] as logits, so that one background of −6e-8 sends every pixel through
+    a softmax; that is repeated here.
+    """
+    total = foreground[0].copy()
+    for p in foreground[1:]:
+        total += p
+    maps = [1 - total, *foreground]
+    if maps[0].size and not (maps[0].min() >= 0 and maps[0].max() <= 1):
+        raised = [np.exp(p - np.maximum.reduce(maps)) for p in maps]
+        norm = np.add.reduce(raised)
+        maps = [p / norm for p in raised]
+    return maps
+
+
+def _top(labels: list[int], maps: list[NDArray], rounded: bool = False) -> tuple[NDArray, NDArray]:
+    """Label and value of the largest channel of each pixel; ties go to the lower label."""
+    if len(maps) == 2:
+        background, foreground = (np.round(m, _DIGITS) for m in maps) if rounded else maps
+        return foreground > background, np.maximum(*maps)
+    stack = np.stack(maps)
+    index = (np.round(stack, _DIGITS) if rounded else stack).argmax(axis=0)
+    return np.array(labels)[index], np.take_along_axis(stack, index[None], axis=0)[0]
+
+
+def _kept(view: CaseView, top: NDArray, mode: Mode) -> Mask | None:
+    if mode != "top_evaluated":
+        return None
+    return top if len(view.classes) == 1 else np.isin(top, view.classes)
