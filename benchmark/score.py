@@ -20,7 +20,7 @@ from ..metrics.npz import read_npz
 from ..metrics.registry import info_of
 from ..metrics.score import INPUTS, case_views, check_metrics, score_view
 from ..metrics.variants import conventions_of, list_variants
-from .score_pooled import Pool
+from .score_pooled import PooledValues, split_pooled
 
 # Axes of each array beside the leading case axis, as (fixed axes, spatial axes or not, optional channel axis or not).
 _AXES: dict[str, tuple[int, bool, bool]] = {
@@ -263,21 +263,23 @@ def score_source(
         UserError: unknown metric or variant, missing inputs, bad values in a case, which is named; too few samples
             where a variant and a metric that need them were asked for by name.
     """
+    asked, (metrics, pooled) = metrics, split_pooled(metrics)
     if metrics is not None:
         check_metrics(metrics, source.given)
     strict = metrics is not None and variant != "all"
     variants = ["canonical"] if variant == "all" else [variant]
     out = Result([], {}, [], [])
-    pools: dict[str, Pool] = {}
+    pools: dict[str, PooledValues] = {}
     for view, case_id in zip(source.views(), source.case_ids, strict=True):
-        with _naming(case_id):
-            values = _score(view, variants[0], source.given, metrics, strict, out, pools)
+        with naming(case_id):
+            values = _score(view, variants[0], source.given, metrics, asked, strict, out, pools)
             if variant == "all" and not out.cases:  # which variants matter shows with the first case's metrics
                 several = len(view.classes) > 1
-                out.same = [v for v in list_variants() if same_as_canonical(v, values, several)]
+                looked_at = [*values, *(["dice_rater"] if pooled else [])]
+                out.same = [v for v in list_variants() if same_as_canonical(v, looked_at, several)]
                 variants = [v for v in list_variants() if v not in out.same]
             for other in variants[1:]:
-                _score(view, other, source.given, metrics, strict, out, pools)
+                _score(view, other, source.given, metrics, asked, strict, out, pools)
             if keep_components:
                 out.components.append(components_of(view, case_id=case_id, rater_ids=source.rater_ids))
         present = tuple(bool(p) for p in np.isin(np.arange(view.slots), view.present))
@@ -292,21 +294,25 @@ def _score(
     variant: str,
     given: frozenset[str],
     metrics: Sequence[str] | None,
+    asked: Sequence[str] | None,
     strict: bool,
     out: Result,
-    pools: dict[str, Pool],
+    pools: dict[str, PooledValues],
 ) -> dict[str, Any]:
     one = view.again()
     values = score_view(one, given, metrics, variant, True, strict)
     scored = out.scores.setdefault(variant, Scores())
     scored.reasons.append(values.pop("reasons"))
     scored.cases.append(values)
-    pools.setdefault(variant, Pool(variant, metrics)).add(one)
+    if variant not in pools:
+        pools[variant] = PooledValues(variant, given, asked)
+    pools[variant].add(one)
     return values
 
 
 @contextmanager
-def _naming(case_id: str) -> Iterator[None]:
+def naming(case_id: str) -> Iterator[None]:
+    """Put the name of the case before a mistake found in it."""
     try:
         yield
     except UserError as error:

@@ -16,6 +16,7 @@ from ..datasets.folder_config import Foreground
 from ..datasets.patterns import Pattern, compile_pattern, files_below, natural
 from ..metrics.case import CaseView
 from ..metrics.inputs import read_case
+from .score import naming
 from .score_files import Array, labels_of, probabilities_of, read_array
 
 # Fields of each pattern: those it needs, those it may have beside.
@@ -200,7 +201,8 @@ class ScoreFolder:
         for role, read in (("mean_prob", reader.probability), ("uncertainty", reader.values)):
             if role in files:
                 inputs[role] = read(files[role][""])
-        return read_case(raters, **inputs, rater_valid=present, classes=self.classes, spacing=reader.spacing)
+        with naming(case.case_id):
+            return read_case(raters, **inputs, rater_valid=present, classes=self.classes, spacing=reader.spacing)
 
 
 class _Reader:

@@ -7,44 +7,62 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..core.errors import UserError
 from ..metrics.case import CaseView
-from ..metrics.overlap import Floats, fraction, over_classes
-from ..metrics.per_rater import own_counts
+from ..metrics.pooled import Pool
+
+# Pooled ids to the function of `multirater.metrics.pooled.Pool`: lists over the rater slots.
+PER_RATER = {
+    "dice_rater.pooled": Pool.dice_rater,
+    "micro_miou.pooled": Pool.micro_miou,
+    "cohens_kappa.pooled": Pool.cohens_kappa,
+}
+POOLED = tuple(PER_RATER)
 
 
-class Pool:
-    """Adds up counts case by case.
+def split_pooled(metrics: Sequence[str] | None) -> tuple[list[str] | None, list[str] | None]:
+    """Metrics per case and pooled ones, of a list that may name both; None stands for all."""
+    if metrics is None:
+        return None, None
+    per_case = [m for m in metrics if m not in POOLED]
+    return per_case, [m for m in metrics if m in POOLED]
+
+
+class PooledValues:
+    """Sums of counts under one variant, case by case; nothing of a case's pixels is kept.
 
     Args:
-        variant: name of the variant; `dice_rater` is pooled where its release does (``pionono``).
-        metrics: ids asked for; None: all.
+        variant: name of the variant.
+        given: the inputs of the cases.
+        metrics: ids asked for, of which the pooled ones count (and ``dice_rater*`` under ``pionono``, whose release
+            pools it); None: all that the inputs allow.
+
+    Raises:
+        UserError: a pooled id that was asked for and whose inputs are missing.
     """
 
-    def __init__(self, variant: str, metrics: Sequence[str] | None) -> None:
-        self._dice = variant == "pionono" and (metrics is None or any(m.startswith("dice_rater") for m in metrics))
-        self._counts: Floats | None = None
-        self._present: np.ndarray = np.zeros(0, bool)
-        self._view: CaseView | None = None
+    def __init__(self, variant: str, given: frozenset[str], metrics: Sequence[str] | None) -> None:
+        maps = not given.isdisjoint({"samples", "probs", "rater_probs", "mean_prob"})
+        pooled = split_pooled(metrics)[1]
+        if pooled and not maps:
+            raise UserError(f"{pooled[0]!r} needs samples, probs, rater_probs or mean_prob; give one of them")
+        if pooled is not None and variant == "pionono" and any(m.startswith("dice_rater") for m in metrics or ()):
+            pooled = [*pooled, "dice_rater.pooled"]
+        self._names = [name for name in PER_RATER if maps and (pooled is None or name in pooled)]
+        self._pool = Pool(variant)
 
     def add(self, view: CaseView) -> None:
-        """Add a case that has been scored under this variant; nothing of its pixels is kept."""
-        if not self._dice or view.void:
-            return
-        counts = np.stack(own_counts(view))
-        present = np.isin(np.arange(view.slots), view.present)
-        if self._counts is None:
-            self._counts, self._present = counts, present
-            self._convention = view.convention("rater")
-        else:
-            self._counts = self._counts + counts
-            self._present = self._present | present
+        """Add a case."""
+        if self._names:
+            self._pool.add(view)
 
     def values(self) -> dict[str, float | list[float]]:
-        """Pooled ids to values: ``dice_rater.pooled`` of every rater slot; nan: a slot that no case has."""
-        if self._counts is None:
-            return {}
-        inter, size_rater, size_map = self._counts
-        parts = fraction("dice", inter, size_rater, size_map)
-        each = over_classes(*parts, self._convention, reference=size_rater)
-        each = np.where(self._present, each, math.nan)
-        return {"dice_rater": float(np.nanmean(each)), "dice_rater.each": each.tolist()}
+        """Ids without ``.pooled`` to the mean over the rater slots, and with ``.each`` to the list over them; nan: a
+        slot that no case has."""
+        out: dict[str, float | list[float]] = {}
+        for name in self._names:
+            each = PER_RATER[name](self._pool)
+            known = [value for value in each if not math.isnan(value)]
+            out[name.removesuffix(".pooled")] = float(np.mean(known)) if known else math.nan
+            out[f"{name.removesuffix('.pooled')}.each"] = each
+        return out

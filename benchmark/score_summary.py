@@ -112,10 +112,11 @@ def pooled_lines(scores: Scores, cases: int, rater_ids: Sequence[str] | None = N
         numbers = value if isinstance(value, list) else [value]
         for i, number in enumerate(numbers):
             rater = (rater_ids[i] if rater_ids else str(i + 1)) if isinstance(value, list) else ""
-            shown = f"{name.removesuffix('.each')}.pooled" + (f"[{rater}]" if rater else "")
+            metric = f"{name.removesuffix('.each')}.pooled"
+            shown = metric + (f"[{rater}]" if rater else "")
             known = not math.isnan(number)
             out.append(
-                Line(shown, name, rater, "", number, math.nan, cases if known else 0, 0, 0, number, {}, pooled=True)
+                Line(shown, metric, rater, "", number, math.nan, cases if known else 0, 0, 0, number, {}, pooled=True)
             )
     return out
 

@@ -22,13 +22,18 @@ def print_scores(name: str, result: Result, wanted: Sequence[str] | None, rater_
         names = [metric for metric in names if not metric.startswith("human.")]  # a long table; --metrics names them
     order = list(dict.fromkeys([*wanted, *names])) if wanted else in_order(names)
     console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)
-    console.print(_table(_title(name, result), found, order))
-    if side_by_side:
-        console.print("(k): k cases without a value of their own; below is how they enter the mean.", markup=False)
-    pooled = {v: pooled_lines(scored, len(result.cases), rater_ids) for v, scored in result.scores.items()}
-    pooled = {variant: lines for variant, lines in pooled.items() if lines}
-    if pooled:
-        console.print(_pooled_table(pooled, side_by_side))
+    title = _title(name, result)
+    if names:
+        console.print(_table(title, found, order))
+        if side_by_side:
+            console.print("(k): k cases without a value of their own; below is how they enter the mean.", markup=False)
+    pooled: dict[str, dict[str, list[Line]]] = {variant: {} for variant in result.scores}
+    for variant, scored in result.scores.items():
+        for line in pooled_lines(scored, len(result.cases), rater_ids):
+            pooled[variant].setdefault(line.metric, []).append(line)
+    if any(pooled.values()):
+        together = "pooled over all cases" if names else f"{title}, pooled over all cases"
+        console.print(_table(together, pooled, list(dict.fromkeys(m for lines in pooled.values() for m in lines))))
     if result.same:
         console.print(f"Same as canonical here: {', '.join(result.same)}.", markup=False)
     for line in _explanations(result, found, set(order)):
@@ -52,7 +57,9 @@ def _range(counts: Sequence[int]) -> str:
 
 def _table(title: str, found: Mapping[str, dict[str, list[Line]]], order: Sequence[str]) -> Table:
     table = _empty(title)
-    columns = list(found) if len(found) > 1 else ["mean", "sd", "n", "left out", "replaced"]
+    pooled = all(line.pooled for lines in found.values() for entry in lines.values() for line in entry)
+    alone = ["value"] if pooled else ["mean", "sd", "n", "left out", "replaced"]
+    columns = list(found) if len(found) > 1 else alone
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for metric in order:
@@ -65,17 +72,8 @@ def _table(title: str, found: Mapping[str, dict[str, list[Line]]], order: Sequen
                 table.add_row(Text(shown), *(_cell(per_variant.get(variant)) for variant in found))
             else:
                 (line,) = per_variant.values()
-                counts = (str(line.n), str(line.left_out), str(line.replaced))
-                table.add_row(Text(shown), _number(line.mean), _number(line.sd), *counts)
-    return table
-
-
-def _pooled_table(pooled: Mapping[str, list[Line]], side_by_side: bool) -> Table:
-    table = _empty("pooled over all cases")
-    table.add_column("value", justify="right", no_wrap=True)
-    for variant, lines in pooled.items():
-        for line in lines:
-            table.add_row(Text(f"{line.name} ({variant})" if side_by_side else line.name), _number(line.mean))
+                rest = (_number(line.sd), str(line.n), str(line.left_out), str(line.replaced))
+                table.add_row(Text(shown), _number(line.mean), *(() if pooled else rest))
     return table
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import UserError
 from ..core.files import replacing
-from .case import CaseView
+from .case import CaseView, Undefined
 from .convention import Convention
 from .inputs import read_case
 from .npz import read_npz
@@ -33,6 +33,10 @@ HEADER = "multirater_components"
 _FORMAT = 1
 _PIXELS = ("raters", "_samples", "probs", "rater_probs", "rater_labels", "mean_prob", "mean_log", "uncertainty")
 _COUNTS, _TALLY = "counts", "tally"
+FACTS = (
+    "case_id", "rater_ids", "classes", "slots", "S", "n_samples", "pixels", "given", "left_differ", "personalised",
+    "spacing", "void",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ class Components:
     """Counts of one case.
 
     Attributes:
-        facts: JSON values: case_id, rater_ids, classes, slots, S, n_samples, pixels, given, left_differ, personalised, spacing,
-            void.
+        facts: JSON values: case_id, rater_ids, classes, slots, S, n_samples, pixels, given, left_differ, personalised,
+            spacing, void.
         arrays: ``present``, ``sample_weights`` and ``rater_weights`` (if not uniform), ``counts <label>`` (T×T
             intersections of raters, samples and, where they differ, left samples), ``tally <key> <i>``.
     """
@@ -63,10 +67,16 @@ class Components:
         return CountsView(self)
 
 
+class NotKept(Undefined, UserError):
+    """Counts that were not stored (another convention, a metric added later): an error where the metric was asked for
+    by name, else nan with this reason."""
+
+
 class CountsView(CaseView):
     """A `CaseView` made of `Components`: its counts are there, its pixels are not.
 
-    Asking for pixels raises `UserError`; what was never given is None, as in any view.
+    Asking for pixels raises `UserError`, asking for counts that were not kept `NotKept`; what was never given is None,
+    as in any view.
     """
 
     def __init__(self, components: Components) -> None:
@@ -119,9 +129,8 @@ class CountsView(CaseView):
 
     def tally(self, key: tuple, compute: Any) -> tuple[NDArray, ...]:
         if key not in self._tallies:
-            raise UserError(
-                f"components hold no counts for {key[0]} with {list(key[1:])}; score the masks themselves under this "
-                f"convention, or use a named variant"
+            raise NotKept(
+                f"n/a: components hold no counts of {key[0]} with {list(key[1:])}; score the masks themselves"
             )
         return self._tallies[key]
 
@@ -311,11 +320,19 @@ def components_from(path: Path, members: dict[str, NDArray]) -> list[Components]
 
 def _check(case: Components) -> None:
     """Raise `ValueError` or `KeyError` unless facts and arrays fit each other."""
+    lacking = [name for name in FACTS if name not in case.facts]
+    if lacking:
+        raise ValueError(f"{lacking[0]} is not stated")
     view = case.view()
     if not view.void:
         masks = view.R + view.S * (1 + view.left_differ)
         for label in view.classes:
             if case.arrays[f"{_COUNTS} {label}"].shape != (masks, masks):
                 raise ValueError(f"counts of class {label} are not {masks} x {masks}")
-    if not set(case.facts["given"]) <= set(INPUTS) or view.slots < view.R or case.facts["pixels"] < 0:
+    if not set(case.facts["given"]) <= set(INPUTS) or not _below(view.present, view.slots) or case.facts["pixels"] < 0:
         raise ValueError("facts contradict each other")
+
+
+def _below(indices: NDArray[np.intp], limit: int) -> bool:
+    """Whether indices are ascending and in [0, limit)."""
+    return bool((np.diff(indices) > 0).all() and indices.min(initial=0) >= 0 and indices.max(initial=-1) < limit)

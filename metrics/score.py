@@ -16,7 +16,6 @@ from .convention import Convention
 from .inputs import array_of, evaluated_classes, label_array, read_case
 from .pooled import pooled_dice_rater as pooled_dice_rater
 from .registry import METRICS, info_of
-from .sets import TooFewSamples
 from .variants import conventions_of
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ def evaluate(view: CaseView, names: Iterable[str], strict: bool = False) -> dict
                 raise Undefined(view.void)
             out[name] = _function(name)(view)
         except Undefined as reason:
-            if strict and isinstance(reason, TooFewSamples):
+            if strict and isinstance(reason, UserError):
                 raise
             view.notes[name] = str(reason)
             length = {"rater": view.slots, "class": len(view.classes), "votes": view.slots + 1}.get(

@@ -101,13 +101,14 @@ def command(
     from ..score import score_source
     from ..score_output import as_json as to_json
     from ..score_output import write_case_csv, write_summary_csv
+    from ..score_pooled import split_pooled
 
     if variant != "all":
         variant_summary(variant)  # an unknown name ends here
     wanted = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
     if wanted is not None and not wanted:
         raise UserError(f"--metrics {metrics!r} names no metric; give ids such as ged,dice_soft")
-    for name in wanted or ():
+    for name in split_pooled(wanted)[0] or ():
         info_of(name)
     for path in (case_csv, summary_csv, components):
         if path is not None and path.exists() and file.exists() and path.samefile(file):
