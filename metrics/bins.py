@@ -32,7 +32,7 @@ def edges(bins: int, rule: str) -> Floats:
     k = np.arange(bins + 1)
     out: Floats
     if rule == "values":
-        out = np.linspace(0.0, 1.0 + 1e-8, bins + 1)  # so that 1 falls in the last bin [l, u)
+        out = np.linspace(0.0, 1.0 + 1e-8, bins + 1).astype(np.float64)  # so that 1 falls in the last bin [l, u)
     elif rule == "metrics_reloaded":
         out = k * (1.0 / bins)  # 3 · 0.1 is 0.30000000000000004
     elif rule in ("mose", "torchmetrics"):

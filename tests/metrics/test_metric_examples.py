@@ -39,6 +39,8 @@ def test_example(example, check):
         options["sample_weights"] = [number(w) for w in example["sample_weights"]]
     if check.get("rater_probs") == "samples":
         options["rater_probs"] = samples.astype(float)
+    if "mean_prob" in example:
+        options["mean_prob"] = np.array([[number(p) for p in row.split()] for row in example["mean_prob"]])
     wanted = check["value"]
     variants = [check.get("variant", "canonical")]
     if "thresholds" in check:
@@ -61,7 +63,7 @@ def test_example(example, check):
 
 
 def test_every_example_is_checked():
-    assert [e["name"][:2] for e in EXAMPLES] == ["01", "02", "03", "04", "05", "06", "08", "11", "12"]
+    assert [e["name"][:2] for e in EXAMPLES] == ["01", "02", "03", "04", "05", "06", "07", "08", "11", "12"]
     assert len(CHECKS) > 80
 
 
@@ -125,7 +127,9 @@ class TestDPersonaValues:
         assert got["dice_soft"] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("name", ["multirater.metrics", "multirater.metrics.score", "multirater.metrics.human"])
+@pytest.mark.parametrize(
+    "name", ["multirater.metrics", "multirater.metrics.score", "multirater.metrics.human", "multirater.metrics.bins"]
+)
 def test_docstring_examples(name):
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0
