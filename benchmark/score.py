@@ -17,10 +17,10 @@ from ..metrics.components import Components, components_from, components_of, hol
 from ..metrics.convention import CANONICAL
 from ..metrics.inputs import spacing_of
 from ..metrics.npz import read_npz
-from ..metrics.registry import info_of
+from ..metrics.registry import METRICS, info_of
 from ..metrics.score import INPUTS, case_views, check_metrics, score_view
 from ..metrics.variants import conventions_of, list_variants
-from .score_pooled import PooledValues, split_pooled
+from .score_pooled import Pooled, PooledValues, split_pooled
 
 # Axes of each array beside the leading case axis, as (fixed axes, spatial axes or not, optional channel axis or not).
 _AXES: dict[str, tuple[int, bool, bool]] = {
@@ -233,7 +233,7 @@ class Scores:
 
     cases: list[dict[str, Any]] = field(default_factory=list)
     reasons: list[dict[str, str]] = field(default_factory=list)
-    pooled: dict[str, float | list[float]] = field(default_factory=dict)
+    pooled: dict[str, Pooled] = field(default_factory=dict)
 
 
 @dataclass
@@ -275,7 +275,9 @@ def score_source(
             values = _score(view, variants[0], source.given, metrics, asked, strict, out, pools)
             if variant == "all" and not out.cases:  # which variants matter shows with the first case's metrics
                 several = len(view.classes) > 1
-                looked_at = [*values, *(["dice_rater"] if pooled else [])]
+                # What a variant changes of a pooled value, it changes of the value per case.
+                also = [name.replace(".pooled", "") for name in pooled or ()]
+                looked_at = [*values, *(name for name in also if name in METRICS)]
                 out.same = [v for v in list_variants() if same_as_canonical(v, looked_at, several)]
                 variants = [v for v in list_variants() if v not in out.same]
             for other in variants[1:]:

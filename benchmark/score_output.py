@@ -13,9 +13,10 @@ from .. import __version__
 from ..core.files import write_text
 from ..core.hashing import digest
 from ..metrics.convention import CANONICAL, FIVE_LEVELS
-from ..metrics.registry import METRICS, info_of
+from ..metrics.registry import info_of
 from ..metrics.variants import conventions_of
 from .score import Case, Result, Scores
+from .score_pooled import region_of_pooled
 from .score_summary import OVER_RATERS, Line, entries_of, pooled_lines, summarise
 
 CASE_COLUMNS = "case_id rater label metric variant region n_samples n_raters value reason".split()
@@ -88,7 +89,12 @@ def _variant(variant: str, scored: Scores, cases: Sequence[Case], rater_ids: Seq
         ],
     }
     if scored.pooled:
-        out["pooled"] = {name: _plain(value) for name, value in scored.pooled.items()}
+        out["pooled"] = {}
+        for name, pooled in scored.pooled.items():
+            short = name.replace(".pooled", "")
+            out["pooled"][short] = _plain(pooled.value)
+            if pooled.each is not None:
+                out["pooled"][f"{short}.each"] = _plain(pooled.each)
     return out
 
 
@@ -149,7 +155,7 @@ def write_summary_csv(path: Path, result: Result, rater_ids: Sequence[str] | Non
     for variant, scored in result.scores.items():
         lines = [line for found in summarise(scored, result.cases, rater_ids).values() for line in found]
         for line in lines + pooled_lines(scored, len(result.cases), rater_ids):
-            region = region_of(line.metric) if line.metric in METRICS else "full"
+            region = region_of_pooled(line.metric) if line.pooled else region_of(line.metric)
             reasons = "; ".join(f"{reason} ({how}: {n})" for (reason, how), n in line.reasons.items())
             row = (line.metric, line.rater, line.label, variant, region, samples, raters, _cell(line.mean))
             numbers = (_cell(line.sd), line.n, line.left_out, line.replaced, _cell(line.mean_defined))

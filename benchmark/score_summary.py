@@ -108,16 +108,13 @@ def summarise(scores: Scores, cases: Sequence[Case], rater_ids: Sequence[str] | 
 def pooled_lines(scores: Scores, cases: int, rater_ids: Sequence[str] | None = None) -> list[Line]:
     """Lines of the values pooled over all cases."""
     out = []
-    for name, value in scores.pooled.items():
-        numbers = value if isinstance(value, list) else [value]
-        for i, number in enumerate(numbers):
-            rater = (rater_ids[i] if rater_ids else str(i + 1)) if isinstance(value, list) else ""
-            metric = f"{name.removesuffix('.each')}.pooled"
-            shown = metric + (f"[{rater}]" if rater else "")
-            known = not math.isnan(number)
-            out.append(
-                Line(shown, metric, rater, "", number, math.nan, cases if known else 0, 0, 0, number, {}, pooled=True)
-            )
+    for name, pooled in scores.pooled.items():
+        each = pooled.each or []
+        raters = [rater_ids[i] if rater_ids else str(i + 1) for i in range(len(each))]
+        for rater, value in [("", pooled.value), *zip(raters, each, strict=True)]:
+            n = 0 if math.isnan(value) else cases
+            shown = f"{name}[{rater}]" if rater else name
+            out.append(Line(shown, name, rater, "", value, math.nan, n, 0, 0, value, {}, pooled=True))
     return out
 
 

@@ -36,8 +36,8 @@ def print_scores(name: str, result: Result, wanted: Sequence[str] | None, rater_
         console.print(_table(together, pooled, list(dict.fromkeys(m for lines in pooled.values() for m in lines))))
     if result.same:
         console.print(f"Same as canonical here: {', '.join(result.same)}.", markup=False)
-    for line in _explanations(result, found, set(order)):
-        console.print(line, soft_wrap=True, markup=False)
+    for text in _explanations(result, found, set(order)):
+        console.print(text, soft_wrap=True, markup=False)
 
 
 def _title(name: str, result: Result) -> str:

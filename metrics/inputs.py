@@ -175,6 +175,8 @@ def read_case(
             "raters", everyone.shape, "give raters x height x width (or raters x depth x height x width)"
         )
     slots, spatial = len(everyone), everyone.shape[1:]
+    if 0 in spatial:
+        raise _shape_error("raters", everyone.shape, "which holds no pixel; give masks with at least one")
     present = np.arange(slots)
     if rater_valid is not None:
         present = np.flatnonzero(_flags("rater_valid", rater_valid, (slots,)))

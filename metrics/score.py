@@ -337,7 +337,8 @@ def _classes_of_all(
         y = label_array("raters", raters[i])
         s = None if samples is None else label_array("samples", samples[i])
         p = None if probs is None else array_of("probs", probs[i])
-        channels = p.shape[1] if p is not None and p.ndim > y.ndim else None
+        # Of boolean raters there is one class, whatever the channels; `read_case` says what is wrong with them.
+        channels = p.shape[1] if p is not None and p.ndim > y.ndim and y.dtype != bool else None
         lists.append(evaluated_classes(y, s, None, channels))
     longest = max(lists, key=len, default=(1,))
     return None if len(longest) == 1 else longest

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from multirater.benchmark.cli import main
 from multirater.metrics import score_case, score_cases
+from multirater.metrics.bins import pooled_ece
+from multirater.metrics.calibration import bins_case
 
 
 @pytest.fixture
@@ -184,6 +186,62 @@ def test_pionono_pools_over_cases(run, arrays):
     assert got["dice_rater.each"][0] == pytest.approx((2 * inter + 1e-4) / (masks[:, 0].sum() + mask.sum() + 1e-4))
 
 
+def test_undefined_values_enter_the_mean_by_who_left_them_so(run):
+    """Left out where the data leave a value undefined, the worst value where the predictions do; both are counted."""
+    y = np.zeros((4, 2, 6, 6), bool)
+    y[:, :, 1:4, 1:4] = True
+    y[:, 1, 2] = False
+    y[1, 1] = y[1, 0]  # raters agree everywhere: no pixel for ece.disagree, whatever the method
+    p = np.full((4, 3, 6, 6), 0.25)
+    p[2] = y[2].mean(0)
+    p[3] = 0  # every probability is 0, which MetricsReloaded leaves out
+    code, out, _ = run({"raters": y, "probs": p}, "--json", "--variant", "metrics_reloaded", "--metrics",
+                       "ece,ece.disagree,ged")  # fmt: skip
+    assert code == 0
+    got = json.loads(out)
+    assert [case["ece.disagree"] is None for case in got["cases"]] == [False, True, False, True]
+    assert (got["n"]["ece.disagree"], got["left_out"]["ece.disagree"], got["replaced"]["ece.disagree"]) == (3, 1, 1)
+    values = [case["ece.disagree"] for case in got["cases"] if case["ece.disagree"] is not None]
+    assert got["mean"]["ece.disagree"] == pytest.approx(np.mean([*values, 1.0]))
+    assert got["sd"]["ece.disagree"] == pytest.approx(np.std([*values, 1.0], ddof=1))
+    assert got["mean_defined"]["ece.disagree"] == pytest.approx(np.mean(values))
+    assert got["undefined"] == {"ece": 1, "ece.disagree": 2, "ged": 0}
+    why = {(w["metric"], w["treatment"]): w["cases"] for w in got["why"]}
+    assert why == {
+        ("ece", "replaced by 1"): 1,
+        ("ece.disagree", "left out"): 1,
+        ("ece.disagree", "replaced by 1"): 1,
+    }
+    # What the predictions leave undefined in every case does not apply to them: no mean, rather than the worst value.
+    code, out, _ = run({"raters": y, "samples": p[:, :1] > 0.5}, "--json", "--metrics", "ged.debiased")
+    got = json.loads(out)
+    assert (got["mean"]["ged.debiased"], got["n"]["ged.debiased"], got["replaced"]["ged.debiased"]) == (None, 0, 0)
+
+
+def test_values_pooled_over_all_cases(run, arrays):
+    valid = np.array([[1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 1]], bool)
+    cases = [bins_case(arrays["raters"][i], probs=arrays["probs"][i], rater_valid=valid[i]) for i in range(len(valid))]
+    code, out, _ = run({**arrays, "rater_valid": valid}, "--json")
+    assert code == 0
+    got = json.loads(out)["pooled"]
+    for region in ("", ".full"):
+        assert got[f"ece{region}"] == float(pooled_ece([case[f"ece{region}"] for case in cases]))
+    masks, maps = arrays["raters"], arrays["rater_probs"] > 0.5
+    for r in range(4):
+        a, b = masks[valid[:, r], r], maps[valid[:, r], r]
+        equal, n = (a == b).sum(), a.size
+        assert got["micro_miou.each"][r] == pytest.approx(equal / (2 * n - equal))
+    code, out, _ = run(arrays, "--metrics", "ged,ece.pooled")
+    table = lines(out)
+    assert table["ece.pooled"] == [
+        f"{float(pooled_ece([bins_case(arrays['raters'][i], probs=arrays['probs'][i])['ece'] for i in range(3)])):.4f}"
+    ]
+    assert "micro_miou.pooled" not in table
+    code, _, err = run({"raters": arrays["raters"], "rater_probs": arrays["rater_probs"]}, "--metrics", "ece.pooled")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "'ece.pooled' needs mean_prob or probs or samples" in err
+
+
 Y = np.zeros((2, 3, 6, 6), bool)
 P = np.full((2, 4, 6, 6), 0.25)
 BAD = {
@@ -207,6 +265,46 @@ BAD = {
     "not an archive": (b"hello", (), "damaged or no .npz file"),
     "empty file": (b"", (), "damaged or no .npz file"),
     "missing file": (None, (), "does not exist"),
+    "no rater": ({"raters": Y[:, :0], "probs": P}, (), "so no rater"),
+    "no sample": ({"raters": Y, "samples": Y[:, :0]}, (), "case 0: samples or probs holds no sample"),
+    "no pixel": ({"raters": Y[..., :0], "probs": P[..., :0]}, (), "no pixel"),
+    "complex": ({"raters": Y, "probs": P + 0j}, (), "type complex128"),
+    "dates": ({"raters": Y, "probs": P.astype("M8[s]")}, (), "type datetime64"),
+    "infinite": ({"raters": Y, "probs": np.full_like(P, np.inf)}, (), "from inf to inf"),
+    "negative labels": ({"raters": -Y.astype(int) - 1, "samples": Y}, (), "negative label"),
+    "fractions": ({"raters": Y + 0.25, "samples": Y}, (), "holds fractions"),
+    "mask of 0 and 255": ({"raters": Y.astype(np.uint8) + 255, "samples": Y.astype(np.uint8) + 255}, (), "0 and 255"),
+    "weights of another length": ({"raters": Y, "probs": P, "sample_weights": np.full(3, 1 / 3)}, (), "sample_weights"),
+    "weights that do not sum": ({"raters": Y, "probs": P, "sample_weights": np.full(4, 0.3)}, (), "sum to 1"),
+    "weights without a number": ({"raters": Y, "probs": P, "rater_weights": np.full(3, np.nan)}, (), "sum to 1"),
+    "valid of another size": ({"raters": Y, "probs": P, "valid": np.ones((5, 5), bool)}, (), "valid has shape (5, 5)"),
+    "valid of other values": ({"raters": Y, "probs": P, "valid": np.full((6, 6), 7)}, (), "true and false"),
+    "rater_valid of another length": ({"raters": Y, "probs": P, "rater_valid": np.ones(2, bool)}, (), "rater_valid"),
+    "spacing of one number": ({"raters": Y, "probs": P, "spacing": np.array([1.0])}, (), "spacing"),
+    "spacing below 0": ({"raters": Y, "probs": P, "spacing": np.array([1.0, -1.0])}, (), "all above 0"),
+    "case_ids of another length": ({"raters": Y, "probs": P, "case_ids": np.array(["a"])}, (), "case_ids has 1 cases"),
+    "case_ids twice": ({"raters": Y, "probs": P, "case_ids": np.array(["a", "a"])}, (), "'a' more than once"),
+    "classes twice": ({"raters": Y * 1, "probs": P, "classes": np.array([1, 1])}, (), "different labels"),
+    "background as a class": ({"raters": Y * 1, "samples": Y * 1}, ("--classes", "0"), "0 is background"),
+    "classes of booleans": ({"raters": Y, "samples": Y}, ("--classes", "1,2"), "class maps"),
+    "maps of other raters": ({"raters": Y, "rater_probs": P}, (), "rater_probs has shape"),
+    "mean map outside": ({"raters": Y, "mean_prob": P[:, 0] - 1}, (), "mean_prob holds values from -0.75"),
+    "channels that do not fit": ({"raters": Y, "probs": np.full((2, 4, 3, 6, 6), 0.3)}, (), "two channels"),
+    "other samples than probs": ({"raters": Y, "samples": Y, "probs": P}, (), "the same samples in both"),
+    "patterns for a file": ({"raters": Y, "probs": P}, ("--raters", "x"), "concern a folder"),
+    "spacing option": ({"raters": Y, "probs": P}, ("--spacing", "1"), "2 millimetres"),
+    "spacing text": ({"raters": Y, "probs": P}, ("--spacing", "a,b"), "'a,b' cannot be read"),
+    "needs as many samples": (
+        {"raters": Y, "samples": Y[:, :2]},
+        ("--variant", "dpersona", "--metrics", "dice_match"),
+        "2 samples for 3 raters",
+    ),
+    "a variant without the metric": (
+        {"raters": Y, "samples": Y},
+        ("--metrics", "dice_eahc"),
+        "did you mean 'dice_each'",
+    ),
+    "csv to a folder": ({"raters": Y, "samples": Y}, ("--metrics", "ged", "--csv", "/"), "is a directory"),
 }
 
 
