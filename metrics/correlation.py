@@ -78,9 +78,9 @@ def ncc_variance(view: CaseView) -> float:
     convention = view.convention("uncertainty")
     released = convention.ncc == "variance"
     if view.uncertainty is not None:
-        predicted, source = view.uncertainty.reshape(-1).astype(np.float64), view.uncertainty
+        predicted, limit = view.uncertainty.reshape(-1).astype(np.float64), _limit(view.uncertainty)
     else:
-        predicted, source = _variance(mean_channels(view, convention)), view.mean_prob
+        predicted, limit = _variance(mean_channels(view, convention)), _limit(view.mean_prob)
     if released and len(view.classes) > 1:
         labels = view.raters.reshape(view.R, -1).astype(np.float64)
         centre = average(labels, view.rater_weights)
@@ -91,7 +91,7 @@ def ncc_variance(view: CaseView) -> float:
         return _without_guards(predicted, observed[None], None, factor=(view.pixels - 1) / view.pixels)
     if _constant(observed[None], _CONSTANT)[0]:
         raise Undefined("data: the variance of the raters is the same at every pixel")
-    if _constant(predicted[None], _limit(source))[0]:
+    if _constant(predicted[None], limit)[0]:
         return 0.0
     return float(np.clip(_correlations(predicted, observed[None])[0], -1.0, 1.0))
 
