@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -18,12 +18,42 @@ FEATURES = 16
 Width = Annotated[int, Field(ge=1)]  # channels of a level or block, as the type of an option
 Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
 T = TypeVar("T", bound=nn.Module)
+Drop = Callable[[Tensor], Tensor]
+
+
+def _keep(x: Tensor) -> Tensor:
+    return x
 
 
 class Backbone(nn.Module):
-    """A trunk: B×C×H×W images to B×``out_channels``×H×W features."""
+    """A trunk: B×C×H×W images to B×``out_channels``×H×W features.
+
+    Its forward pass is `shallow`, `deep` and `decode` one after the other, for methods that repeat a part (several
+    decoders, several passes with dropout). The list of levels runs from full resolution down.
+    """
 
     out_channels: int = FEATURES
+
+    def shallow(self, image: Tensor) -> list[Tensor]:
+        """Levels above the two deepest ones."""
+        raise NotImplementedError
+
+    def deep(self, levels: list[Tensor], drop: Drop = _keep) -> list[Tensor]:
+        """All levels; `drop` is applied to the outputs of the two deepest."""
+        raise NotImplementedError
+
+    def decoder_blocks(self) -> nn.ModuleList:
+        """The decoder's blocks, deepest first; what `decode` takes as `blocks`."""
+        raise NotImplementedError
+
+    def decode(
+        self, levels: list[Tensor], size: Sequence[int], drop: Drop = _keep, blocks: nn.ModuleList | None = None
+    ) -> Tensor:
+        """Features at full resolution `size`; `drop` is applied to the outputs of the first two blocks."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.decode(self.deep(self.shallow(image)), image.shape[-2:])
 
 
 def build_backbone(
@@ -106,16 +136,29 @@ class SmallUNet(Backbone):
         self.up = nn.ModuleList(double_conv(deep + skip, skip) for deep, skip in _pairs_from_below(widths))
         _init_relu_convs(self)
 
-    def forward(self, image: Tensor) -> Tensor:
-        x = image
-        skips: list[Tensor] = []
-        for level, block in enumerate(self.down):
-            if level:
-                x = F.max_pool2d(x, 2, ceil_mode=True)
-            x = block(x)
-            skips.append(x)
-        for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
+    def shallow(self, image: Tensor) -> list[Tensor]:
+        return self._down([], image, 0, max(1, len(self.down) - 2), _keep)
+
+    def deep(self, levels: list[Tensor], drop: Drop = _keep) -> list[Tensor]:
+        return self._down(levels, levels[-1], len(levels), len(self.down), drop)
+
+    def _down(self, levels: list[Tensor], x: Tensor, first: int, last: int, drop: Drop) -> list[Tensor]:
+        levels = list(levels)
+        for level in range(first, last):
+            x = drop(self.down[level](F.max_pool2d(x, 2, ceil_mode=True) if level else x))
+            levels.append(x)
+        return levels
+
+    def decoder_blocks(self) -> nn.ModuleList:
+        return self.up
+
+    def decode(
+        self, levels: list[Tensor], size: Sequence[int], drop: Drop = _keep, blocks: nn.ModuleList | None = None
+    ) -> Tensor:
+        x = levels[-1]
+        for place, (block, skip) in enumerate(zip(blocks or self.up, reversed(levels[:-1]), strict=True)):
             x = block(torch.cat([resize_nearest(x, skip.shape[-2:]), skip], 1))
+            x = drop(x) if place < 2 else x
         return x
 
 
@@ -157,18 +200,32 @@ class ResNet34UNet(Backbone):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, mode="fan_in", nonlinearity="relu")
 
-    def forward(self, image: Tensor) -> Tensor:
+    # MONAI's forward returns the pooled vector only, so its stages are called here one by one.
+
+    def shallow(self, image: Tensor) -> list[Tensor]:
         encoder = self.encoder
-        # MONAI's forward returns the pooled vector only, so its stages are called here one by one.
         stem = encoder.act(encoder.bn1(encoder.conv1(image)))
         first = encoder.layer1(encoder.maxpool(stem))
-        second = encoder.layer2(first)
-        third = encoder.layer3(second)
-        deep = encoder.layer4(third)
-        for block, skip in zip(self.decoder, (third, second, first, stem), strict=False):
-            deep = block(torch.cat([resize_nearest(deep, skip.shape[-2:]), skip], 1))
-        out: Tensor = self.decoder[-1](resize_nearest(deep, image.shape[-2:]))
-        return out
+        return [stem, first, encoder.layer2(first)]
+
+    def deep(self, levels: list[Tensor], drop: Drop = _keep) -> list[Tensor]:
+        third = drop(self.encoder.layer3(levels[-1]))
+        return [*levels, third, drop(self.encoder.layer4(third))]
+
+    def decoder_blocks(self) -> nn.ModuleList:
+        return self.decoder
+
+    def decode(
+        self, levels: list[Tensor], size: Sequence[int], drop: Drop = _keep, blocks: nn.ModuleList | None = None
+    ) -> Tensor:
+        x = levels[-1]
+        sizes = [skip.shape[-2:] for skip in reversed(levels[:-1])] + [size]
+        skips: list[Tensor | None] = [*reversed(levels[:-1]), None]  # the last block has no skip connection
+        for place, (block, skip, target) in enumerate(zip(blocks or self.decoder, skips, sizes, strict=True)):
+            x = resize_nearest(x, target)
+            x = block(x if skip is None else torch.cat([x, skip], 1))
+            x = drop(x) if place < 2 else x
+        return x
 
 
 def load_imagenet_weights(encoder: nn.Module, path: Path, channels: int) -> None:

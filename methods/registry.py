@@ -32,30 +32,38 @@ METHODS.add(
     gives_raters=False,
     needs_identity=False,
 )
-METHODS.add(
-    "unet_majority",
-    "multirater.methods.baselines:UNetMajority",
-    summary="U-Net on the majority vote",
-    paper="baseline B2",
-    gives_samples=False,
-    gives_raters=False,
-    needs_identity=False,
-)
-METHODS.add(
-    "unet_soft",
-    "multirater.methods.baselines:UNetSoft",
-    summary="U-Net on the mean of the raters; samples are nested level sets",
-    paper="baseline B3",
-    gives_samples=True,
-    gives_raters=False,
-    needs_identity=False,
-)
-METHODS.add(
-    "unet_label_sampling",
-    "multirater.methods.baselines:UNetLabelSampling",
-    summary="U-Net on one rater drawn per image and step; samples are nested level sets",
-    paper="baseline B5",
-    gives_samples=True,
-    gives_raters=False,
-    needs_identity=False,
-)
+for _name, _target, _summary, _paper, _samples, _raters in (
+    ("unet_per_rater", "baselines_raters:UNetPerRater", "one U-Net per rater", "B1", True, True),
+    ("unet_majority", "baselines:UNetMajority", "U-Net on the majority vote", "B2", False, False),
+    ("unet_soft", "baselines:UNetSoft", "U-Net on the mean of the raters; nested level sets", "B3", True, False),
+    ("unet_multihead", "baselines_raters:UNetMultiHead", "U-Net with one output per rater", "B4a", True, True),
+    ("unet_multidecoder", "baselines_raters:UNetMultiDecoder", "one encoder, a decoder per rater", "B4b", True, True),
+    (
+        "unet_label_sampling",
+        "baselines:UNetLabelSampling",
+        "U-Net on one rater drawn per image and step; nested level sets",
+        "B5",
+        True,
+        False,
+    ),
+    ("ensemble", "baselines_ensembles:Ensemble", "deep ensemble of label-sampling U-Nets", "B6", True, False),
+    (
+        "mc_dropout",
+        "baselines_ensembles:MCDropout",
+        "label-sampling U-Net with dropout at test time",
+        "B7",
+        True,
+        False,
+    ),
+    ("unet_staple", "baselines:UNetStaple", "U-Net on the STAPLE estimate", "B8", False, False),
+):
+    METHODS.add(
+        _name,
+        f"multirater.methods.{_target}",
+        summary=_summary,
+        paper=f"baseline {_paper}",
+        gives_samples=_samples,
+        gives_raters=_raters,
+        needs_identity=_raters,
+        multiclass=True,
+    )
