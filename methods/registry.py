@@ -24,6 +24,16 @@ METHODS.add(
     needs_identity=True,
 )
 METHODS.add(
+    "mrnet",
+    "multirater.methods.mrnet:MRNet",
+    summary="MR-Net: expertness vector at the bottleneck, multi-rater reconstruction, disagreement as attention",
+    paper="Ji et al., CVPR 2021",
+    gives_samples=False,
+    gives_raters=True,
+    needs_identity=True,
+    multiclass=True,
+)
+METHODS.add(
     "prob_unet",
     "multirater.methods.prob_unet:ProbUNet",
     summary="Probabilistic U-Net (variants tf, pt, dp)",

@@ -41,6 +41,18 @@ def to_probabilities(logits: Tensor, data: DataDescription, axis: int) -> Tensor
     return logits.softmax(axis) if is_exclusive(data) else torch.sigmoid(logits)
 
 
+def cross_entropy(logits: Tensor, target: Tensor, data: DataDescription) -> Tensor:
+    """Cross-entropy of …×C×H×W logits with hard or soft targets in [0, 1] of the same or a broadcast shape.
+
+    Returns:
+        …: mean over the pixels; of independent classes also over the classes (binary cross-entropy of each).
+    """
+    target = target.to(logits.dtype).expand_as(logits)
+    if is_exclusive(data):
+        return -(target * logits.log_softmax(-3)).sum(-3).mean((-2, -1))
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((-3, -2, -1))
+
+
 def prediction_layout(maps: Tensor, data: DataDescription, axis: int) -> Tensor:
     """Maps as a `Prediction` wants them: the channel axis dropped where the data are binary (and not overlapping)."""
     return maps if data.classes > 1 or data.overlapping else maps.squeeze(axis)
