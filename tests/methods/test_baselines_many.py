@@ -242,11 +242,12 @@ def test_label_sampling_and_soft_labels_converge_to_one_map():
     description = data(raters=4, size=8)
     given = batch(description, cases=1)
     share = given["masks"].float().mean(1)
+    given = {name: value.expand(16, *value.shape[1:]) for name, value in given.items()}  # 16 draws a step
     found = {}
     for name, options in (("unet_soft", {}), ("unet_label_sampling", {"loss": "bce"})):
         method = build(name, description, **options)
         free = torch.zeros(1, 1, 8, 8, requires_grad=True)
-        method.logits = lambda images, free=free: free
+        method.logits = lambda images, free=free: free.expand(16, -1, -1, -1)
         torch.manual_seed(0)
         rate, average = 20.0, torch.zeros(1, 1, 8, 8)
         for step in range(2000):
