@@ -7,7 +7,7 @@ pixels (``.full``). All of them follow from sums over pixels, which are made onc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .bins import Bins, bin_index, equal_mass, gaps, mean_known, sums_by_bin
 from .case import CaseView, Undefined
-from .confidence import Mode, Pairs, disagreed, pairs_of, share
+from .confidence import Mode, Pairs, pairs_of
 from .convention import Convention
 from .inputs import read_case
 from .overlap import Floats
@@ -59,17 +59,13 @@ def _binned(view: CaseView, kind: Kind, convention: Convention, region: Region) 
     def compute() -> list[Floats]:
         rows = []
         for pairs in pairs_of(view, convention, region, mode, personal=kind == "rater"):
-            if kind == "disagree":
-                where = disagreed(view, pairs.hits)
-                kept = None if pairs.kept is None else pairs.kept[where]
-                pairs = Pairs(pairs.p[where], pairs.hits[:, where], pairs.slack, kept)
-            rows.append(_rows(pairs, convention))
-        return [np.stack(column) for column in zip(*rows, strict=True)]
+            rows.append(_rows(pairs.disagreed() if kind == "disagree" else pairs, convention))
+        return _columns(rows)
 
     return view.tally(_key(kind, region, convention, mode, convention.bins, convention.binning), compute)
 
 
-def _rows(pairs: Pairs, convention: Convention) -> tuple[NDArray, ...]:
+def _rows(pairs: Pairs, convention: Convention) -> tuple:
     if pairs.p.ndim == 1:
         return _sums(pairs.p, pairs.hits, pairs.kept, pairs.slack, convention)
     each = []
@@ -77,10 +73,22 @@ def _rows(pairs: Pairs, convention: Convention) -> tuple[NDArray, ...]:
         kept = None if pairs.kept is None else pairs.kept[r]
         count, sum_p, hits, pixels, size = _sums(pairs.p[r], pairs.hits[r : r + 1], kept, pairs.slack, convention)
         each.append((count, sum_p, hits[0], pixels, size))
-    return tuple(np.stack(column) for column in zip(*each, strict=True))
+    return tuple(_columns(each))
 
 
-def _sums(p: Floats, hits: NDArray, kept: NDArray | None, slack: float, convention: Convention) -> tuple[NDArray, ...]:
+def _columns(rows: Sequence[tuple]) -> list[Floats]:
+    """Rows of numbers or arrays as one array for each place, rows first."""
+    return [np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)]
+
+
+def _over_raters(view: CaseView, values: Floats) -> Floats:
+    """Mean over the first axis, that of the raters present, by their weights."""
+    if view.rater_weights is None:
+        return values.sum(axis=0) / view.R
+    return np.tensordot(view.rater_weights, values, axes=1)
+
+
+def _sums(p: Floats, hits: NDArray, kept: NDArray | None, slack: float, convention: Convention) -> tuple:
     rule = convention.binning
     single = rule == "torchmetrics"
     found, width = bin_index(p, convention.bins, rule, slack)
@@ -88,9 +96,9 @@ def _sums(p: Floats, hits: NDArray, kept: NDArray | None, slack: float, conventi
     if kept is not None:
         index[~kept] = width
     count = sums_by_bin(index, width, single=single)
-    marked = np.stack([sums_by_bin(index[h], width, single=single) for h in hits])
-    pixels = count.sum() if rule in ("metrics_reloaded", "torchmetrics") else float(len(p))
-    return count, sums_by_bin(index, width, p, single=single), marked, np.array(pixels), np.array(float(len(p)))
+    marked = np.array([sums_by_bin(index[h], width, single=single) for h in hits])
+    pixels = float(count.sum()) if rule in ("metrics_reloaded", "torchmetrics") else float(len(p))
+    return count, sums_by_bin(index, width, p, single=single), marked, pixels, float(len(p))
 
 
 def _kind(metric: str) -> Kind:
@@ -105,7 +113,7 @@ def _bins(view: CaseView, metric: str, region: Region) -> Bins:
     if metric == "ece.each":
         count, sum_p = (np.broadcast_to(a[:, None], hits.shape) for a in (count, sum_p))
         pixels, size = (np.broadcast_to(a[:, None], hits.shape[:2]) for a in (pixels, size))
-    sum_q = hits if per_rater else np.average(hits, axis=1, weights=view.rater_weights)
+    sum_q = hits if per_rater else _over_raters(view, hits.swapaxes(0, 1))
     if convention.binning == "values":
         # scikit-learn's label_binarize turns a reference whose only value is 1 into zeros.
         marked = hits.sum(axis=-1)
@@ -125,11 +133,15 @@ def _filled(view: CaseView, metric: str, region: Region) -> Bins:
         Undefined: the convention leaves out all pixels of a group.
     """
     _need_pixels(view)
-    found = _bins(view, metric, region)
-    convention, over = _convention(view, region)
-    *_, pixels, size = _binned(view, _kind(metric), convention, over)
-    if ((pixels == 0) & (size > 0)).any():
-        raise Undefined("every probability of a map is 0, and this convention leaves such pixels out")
+    key = ("bins", metric, region)
+    if key not in view.memory:
+        convention, over = _convention(view, region)
+        *_, pixels, size = _binned(view, _kind(metric), convention, over)
+        if ((pixels == 0) & (size > 0)).any():
+            raise Undefined("every probability of a map is 0, and this convention leaves such pixels out")
+        view.memory[key] = _bins(view, metric, region)
+    found = view.memory[key]
+    assert isinstance(found, Bins)
     return found
 
 
@@ -182,8 +194,8 @@ def _ace(view: CaseView, region: Region) -> float:
 
     def compute() -> list[Floats]:
         found = pairs_of(view, convention, over, mode)
-        rows = [equal_mass(pairs.p, share(view, pairs.hits), convention.bins) for pairs in found]
-        return [np.stack(column) for column in zip(*rows, strict=True)]
+        rows = [equal_mass(pairs.p, pairs.q, convention.bins) for pairs in found]
+        return _columns(rows)
 
     count, sum_p, sum_q = view.tally(_key("mass", over, convention, mode, convention.bins), compute)
     return _over_groups(mean_known(gaps(count, sum_p, sum_q)))
@@ -204,7 +216,7 @@ def _each(view: CaseView, region: Region) -> Floats:
 
 
 def _mean_each(view: CaseView, region: Region) -> float:
-    return float(np.average(_each(view, region), weights=view.rater_weights))
+    return float(_over_raters(view, _each(view, region)))
 
 
 def _list_each(view: CaseView, region: Region) -> list[float]:
@@ -212,8 +224,7 @@ def _list_each(view: CaseView, region: Region) -> list[float]:
 
 
 def _ece_rater(view: CaseView, region: Region) -> float:
-    values = _filled(view, "ece.rater", region).ece().mean(axis=0)
-    return float(np.average(values, weights=view.rater_weights))
+    return float(_over_raters(view, _filled(view, "ece.rater", region).ece().mean(axis=0)))
 
 
 # -- scores of pixels --------------------------------------------------------------------------------
@@ -229,20 +240,20 @@ def _total(view: CaseView, part: str, region: Region) -> tuple[Floats, ...]:
 
     def compute() -> list[Floats]:
         found = pairs_of(view, convention, over, "class", personal=part == "rater")
-        rows = [_PARTS[part](view, pairs) for pairs in found]
-        return [np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)]
+        rows = [_PARTS[part](pairs) for pairs in found]
+        return _columns(rows)
 
     return view.tally(_key(part, over, convention, "means"), compute)
 
 
-def _squares(view: CaseView, pairs: Pairs) -> tuple[float, float]:
-    p, q = pairs.p, share(view, pairs.hits)
+def _squares(pairs: Pairs) -> tuple[float, float]:
+    p, q = pairs.p, pairs.q
     away = 1.0 - p
     return float(np.square(p - q).mean()), float((q * away * away + (1.0 - q) * p * p).mean())
 
 
-def _logs(view: CaseView, pairs: Pairs) -> tuple[float, float]:
-    q = share(view, pairs.hits)
+def _logs(pairs: Pairs) -> tuple[float, float]:
+    q = pairs.q
     p = np.clip(pairs.p, CLIP, 1.0 - CLIP)
     loss = -float((q * np.log(p) + (1.0 - q) * np.log(1.0 - p)).mean())
     inside = q[(q > 0.0) & (q < 1.0)]  # 0·log 0 is 0
@@ -250,12 +261,12 @@ def _logs(view: CaseView, pairs: Pairs) -> tuple[float, float]:
     return loss, entropy
 
 
-def _personal(view: CaseView, pairs: Pairs) -> tuple[Floats, Floats]:
+def _personal(pairs: Pairs) -> tuple[Floats, Floats]:
     p = np.clip(pairs.p, CLIP, 1.0 - CLIP)
     return np.square(pairs.p - pairs.hits).mean(axis=1), -np.log(np.where(pairs.hits, p, 1.0 - p)).mean(axis=1)
 
 
-_PARTS: dict[str, Callable[[CaseView, Pairs], tuple]] = {"squares": _squares, "logs": _logs, "rater": _personal}
+_PARTS: dict[str, Callable[[Pairs], tuple]] = {"squares": _squares, "logs": _logs, "rater": _personal}
 
 
 def _of_map(part: str, which: int) -> Callable[[CaseView, Region], float]:
@@ -269,7 +280,7 @@ def _excess(view: CaseView, region: Region) -> float:
 
 def _of_raters(which: int) -> Callable[[CaseView, Region], float]:
     def compute(view: CaseView, region: Region) -> float:
-        return float(np.average(_total(view, "rater", region)[which].mean(axis=0), weights=view.rater_weights))
+        return float(_over_raters(view, _total(view, "rater", region)[which].mean(axis=0)))
 
     return compute
 

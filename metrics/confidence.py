@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -37,12 +38,30 @@ class Pairs:
         slack: rounding that p may carry.
         kept: n bool, False where a pixel belongs to no bin (MoSE: another label than an evaluated one is predicted);
             None: all.
+        weights: of the raters, R; None: equal.
     """
 
     p: Floats
     hits: Mask
     slack: float = 0.0
     kept: Mask | None = None
+    weights: Floats | None = None
+
+    @cached_property
+    def q(self) -> Floats:
+        """Share of the raters that hit each pixel, n."""
+        if self.weights is not None:
+            return np.tensordot(self.weights, self.hits.astype(np.float64), axes=1)
+        count = len(self.hits)
+        return (np.arange(count + 1) / count)[votes(self.hits)]
+
+    def disagreed(self) -> Pairs:
+        """The pixels with 0 < q < 1, decided in integers; a rater without weight has no say."""
+        asked = self.hits if self.weights is None else self.hits[self.weights > 0]
+        count = votes(asked)
+        where = (count > 0) & (count < len(asked))
+        kept = None if self.kept is None else self.kept[where]
+        return Pairs(self.p[where], self.hits[:, where], self.slack, kept, self.weights)
 
 
 def pairs_of(view: CaseView, convention: Convention, region: Region, mode: Mode, personal: bool = False) -> list[Pairs]:
@@ -56,21 +75,6 @@ def pairs_of(view: CaseView, convention: Convention, region: Region, mode: Mode,
     return found
 
 
-def share(view: CaseView, hits: Mask) -> Floats:
-    """Share of the raters (R×n) that hit each pixel, by their weights."""
-    if view.rater_weights is not None:
-        return np.tensordot(view.rater_weights, hits.astype(np.float64), axes=1)
-    return (np.arange(view.R + 1) / view.R)[votes(hits)]
-
-
-def disagreed(view: CaseView, hits: Mask) -> Mask:
-    """Pixels with 0 < q < 1, decided in integers; a rater without weight has no say."""
-    if view.rater_weights is not None:
-        hits = hits[view.rater_weights > 0]
-    count = votes(hits)
-    return (count > 0) & (count < len(hits))
-
-
 def _common(view: CaseView, convention: Convention, region: Region, mode: Mode) -> Iterator[Pairs]:
     hard = view.mean_prob is None and view.probs is None
     slack = _WEIGHTED_SLACK if hard and view.sample_weights is not None else 0.0
@@ -78,12 +82,13 @@ def _common(view: CaseView, convention: Convention, region: Region, mode: Mode) 
         for label in view.classes:
             cut = _cut(view, region, label)
             p = _precise(cut(mean_map(view, label, convention)), convention)
-            yield Pairs(p, cut(view.class_mask(view.raters, label)), slack)
+            yield Pairs(p, cut(view.class_mask(view.raters, label)), slack, None, view.rater_weights)
         return
     cut = _cut(view, region, None)
     labels, maps = _channels(view, convention, mode)
     top, p = _top(labels, [cut(m) for m in maps], slack > 0)
-    yield Pairs(_precise(p, convention), cut(view.raters) == top, slack, _kept(view, top, mode))
+    hits = cut(view.raters) == top
+    yield Pairs(_precise(p, convention), hits, slack, _kept(view, top, mode), view.rater_weights)
 
 
 def _personal(view: CaseView, convention: Convention, region: Region, mode: Mode) -> Iterator[Pairs]:
@@ -91,7 +96,7 @@ def _personal(view: CaseView, convention: Convention, region: Region, mode: Mode
         for label in view.classes:
             cut = _cut(view, region, label)
             p = _precise(cut(_rater_maps(view, label)), convention)
-            yield Pairs(p, cut(view.class_mask(view.raters, label)))
+            yield Pairs(p, cut(view.class_mask(view.raters, label)), weights=view.rater_weights)
         return
     cut = _cut(view, region, None)
     tops, confidences = [], []
@@ -102,7 +107,8 @@ def _personal(view: CaseView, convention: Convention, region: Region, mode: Mode
         tops.append(top)
         confidences.append(_precise(p, convention))
     top = np.stack(tops)
-    yield Pairs(np.stack(confidences), cut(view.raters) == top, kept=_kept(view, top, mode))
+    hits = cut(view.raters) == top
+    yield Pairs(np.stack(confidences), hits, kept=_kept(view, top, mode), weights=view.rater_weights)
 
 
 def _cut(view: CaseView, region: Region, label: int | None) -> Cut:
