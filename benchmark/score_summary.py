@@ -153,7 +153,7 @@ def _line(metric: str, rater: str, label: str, entries: Sequence[Entry]) -> Line
         rater=rater,
         label=label,
         mean=float(numbers.mean()) if len(numbers) else math.nan,
-        sd=float(numbers.std(ddof=1)) if len(numbers) > 1 else math.nan,
+        sd=float(numbers.std(ddof=1)) if len(numbers) > 1 and np.isfinite(numbers).all() else math.nan,
         n=len(numbers),
         left_out=left_out,
         replaced=replaced,
