@@ -208,11 +208,17 @@ def finite_means(log: dict[str, list[torch.Tensor | float]]) -> dict[str, float]
 
 
 def lr_scale(schedule: str, step: int, total: int, per_epoch: int, warmup: int) -> float:
-    """Factor of the learning rate at a step: linear warm-up, then cosine to 0 (per step or per epoch) or constant."""
+    """Factor of the learning rate at a step: linear warm-up, then constant, or cosine to 0 (per step or per epoch).
+
+    ``decay_after_N``: constant, then divided by 1.1 at the end of every epoch of index above N (Pionono's schedule).
+    """
     if step < warmup:
         return (step + 1) / warmup
     if schedule == "constant":
         return 1.0
+    if schedule.startswith("decay_after_"):
+        last = int(schedule.removeprefix("decay_after_"))
+        return float(1.1 ** -max(0, step // per_epoch - last - 1))
     if schedule == "cosine_epoch":
         step, total = step // per_epoch, math.ceil(total / per_epoch)
     else:

@@ -77,3 +77,13 @@ for _name, _target, _summary, _paper, _samples, _raters in (
         needs_identity=_raters,
         multiclass=True,
     )
+METHODS.add(
+    "pionono",
+    "multirater.methods.pionono:Pionono",
+    summary="Pionono: a Gaussian per rater in a small latent space, fused with the features",
+    paper="Schmidt et al., ICCV 2023, arXiv 2307.11397",
+    gives_samples=True,
+    gives_raters=True,
+    needs_identity=True,
+    multiclass=True,
+)
