@@ -87,3 +87,13 @@ METHODS.add(
     needs_identity=True,
     multiclass=True,
 )
+METHODS.add(
+    "phiseg",
+    "multirater.methods.phiseg:PHiSeg",
+    summary="PHiSeg: a latent map per resolution, segmentation built coarse to fine (7_5, 7_1)",
+    paper="Baumgartner et al., MICCAI 2019, arXiv 1906.04045",
+    gives_samples=True,
+    gives_raters=False,
+    needs_identity=False,
+    multiclass=True,
+)
