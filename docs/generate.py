@@ -68,13 +68,13 @@ multirater score study --raters 'gt/{case}_r{rater}.png' --samples 'pred/{case}_
 
 `multirater score --help` lists the arrays of `mine.npz`. In a folder, patterns say which file is what, as for the
 [folder data set](folder.md): `--samples` (masks) or `--probs` (8-bit: 255 is 1; 16-bit: 65535; floats as they are),
-`--rater-probs` with `{rater}`, `--mean-prob`. A rater without a file did not see the case, a mask without foreground is an
-answer, and a case without its predictions is an error. The spacing comes from NIfTI headers, files of one case must lie
-on one grid, and only one case is in memory at a time. `--csv` writes every value, `--summary-csv` the means, and
-`--components` the counts behind them: a small file that can be scored again under another variant without any mask. From
-Python: `score_case`, `score_cases`, `multirater.metrics.components`.
+`--rater-probs` with `{rater}`, `--mean-prob`. A rater without a file did not see the case, a mask without foreground is
+an answer, and a case without its predictions is an error. The spacing comes from NIfTI headers, files of one case must
+lie on one grid, and only one case is in memory at a time. `--csv` writes every value, `--summary-csv` the means, and
+`--components` the counts behind them: a small file that can be scored again under another variant without any mask.
+From Python: `score_case`, `score_cases`, `multirater.metrics.components`.
 
-Values pooled over all cases (`dice_rater.pooled`, `micro_miou.pooled`, `cohens_kappa.pooled`, `ece.pooled` and the like)
+Values pooled over all cases (`dice_rater.pooled`, `micro_miou.pooled`, `cohens_kappa.pooled`, `ece.pooled` and others)
 have no value per case; the command prints them apart.
 """
 
