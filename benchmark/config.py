@@ -51,7 +51,9 @@ class TrainConfig(BaseModel):
     batch_size: int = Field(12, ge=1)
     lr: float = Field(1e-4, gt=0)
     warmup_steps: int = Field(0, ge=0, description="linear warm-up of the learning rate")
-    schedule: Literal["cosine_step", "cosine_epoch", "constant", "decay_after_40", "decay_after_10"] = "cosine_step"
+    schedule: Literal["cosine_step", "cosine_epoch", "constant", "poly_epoch", "decay_after_40", "decay_after_10"] = (
+        "cosine_step"
+    )
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     weight_decay: float = Field(0.0, ge=0)
     augment: Literal["none", "flips", "flips_transpose", "flips_rotate"] = "flips_transpose"

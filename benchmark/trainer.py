@@ -211,6 +211,7 @@ def lr_scale(schedule: str, step: int, total: int, per_epoch: int, warmup: int) 
     """Factor of the learning rate at a step: linear warm-up, then constant, or cosine to 0 (per step or per epoch).
 
     ``decay_after_N``: constant, then divided by 1.1 at the end of every epoch of index above N (Pionono's schedule).
+    ``poly_epoch``: (1 - epoch / epochs)^0.9 (TAB's).
     """
     if step < warmup:
         return (step + 1) / warmup
@@ -219,6 +220,8 @@ def lr_scale(schedule: str, step: int, total: int, per_epoch: int, warmup: int) 
     if schedule.startswith("decay_after_"):
         last = int(schedule.removeprefix("decay_after_"))
         return float(1.1 ** -max(0, step // per_epoch - last - 1))
+    if schedule == "poly_epoch":
+        return float((1 - step // per_epoch / math.ceil(total / per_epoch)) ** 0.9)
     if schedule == "cosine_epoch":
         step, total = step // per_epoch, math.ceil(total / per_epoch)
     else:

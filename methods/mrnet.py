@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from ..core.errors import UnsupportedPair, UserError
 from ..datasets.base import DataDescription
-from .backbones import Width
 from .base import Deviation, Method, Prediction
 from .chunks import chunks
 from .losses import draw_rater, mean_valid

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.fft
 import torch
 import torch.nn.functional as F
 from scipy.stats import norm
@@ -179,8 +180,7 @@ class SoftAttention(nn.Module):
         Near the border the zero padding lowers G * a, and the min-max then spreads that over the map: a constant map
         of 1/2 gives 1 inside and 1/2 at the border, as in the authors' code.
         """
-        size = maps.shape[-2:]
-        blurred = F.conv2d(maps.reshape(-1, 1, *size), self.kernel, padding=KERNEL // 2).view_as(maps)
+        blurred = blur(maps, self.kernel)
         low, high = blurred.amin((-2, -1), keepdim=True), blurred.amax((-2, -1), keepdim=True)
         return torch.maximum((blurred - low) / (high - low + 1e-8), maps)
 
@@ -211,8 +211,10 @@ class PerceptionHead(nn.Module):
         size = prediction.shape[-2:]
         features = self.features(features)[..., : size[0], : size[1]]
         maps = torch.cat([prediction.flip(1), disagreement.flip(1)], 1)  # the authors' order: A_cup, A_disc, U_cup, …
-        enhanced = features.unsqueeze(1) * (1 + self.attention(maps)).unsqueeze(2)
-        out: Tensor = self.head(enhanced.flatten(1, 2))
+        # F · S(a) + F of every map a, multiplied channels-last so that no copy precedes the convolution
+        factor = (1 + self.attention(maps)).permute(0, 2, 3, 1).unsqueeze(-1)
+        enhanced = (factor * features.permute(0, 2, 3, 1).unsqueeze(-2)).flatten(-2)
+        out: Tensor = self.head(enhanced.permute(0, 3, 1, 2))
         return out
 
 
@@ -226,6 +228,19 @@ def normal_kernel(size: int = KERNEL, extent: float = 4.0) -> Tensor:
     masses = np.diff(norm.cdf(np.linspace(-extent - half, extent + half, size + 1)))
     kernel = np.sqrt(np.outer(masses, masses))
     return torch.from_numpy(kernel / kernel.sum())
+
+
+def blur(maps: Tensor, kernel: Tensor) -> Tensor:
+    """G * a of …×H×W maps with zero padding, as a convolution layer would give it, through the Fourier transform.
+
+    A convolution of one channel with 961 taps is the slowest part of the network otherwise, forward and backward.
+    """
+    height, width = maps.shape[-2:]
+    reach = kernel.shape[-1] // 2
+    size = tuple(scipy.fft.next_fast_len(n + reach, real=True) for n in (height, width))
+    # A layer correlates: the kernel is flipped, and its centre is moved to the origin by the crop.
+    spectrum = torch.fft.rfft2(maps, size) * torch.fft.rfft2(kernel[0, 0].flip(0, 1), size)
+    return torch.fft.irfft2(spectrum, size)[..., reach : reach + height, reach : reach + width]
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -97,3 +97,13 @@ METHODS.add(
     needs_identity=False,
     multiclass=True,
 )
+METHODS.add(
+    "tab",
+    "multirater.methods.tab:TAB",
+    summary="TAB: a transformer query per rater and one for the consensus, each a low-rank Gaussian over masks",
+    paper="Liao et al., MICCAI 2023, arXiv 2306.01340",
+    gives_samples=True,
+    gives_raters=True,
+    needs_identity=True,
+    multiclass=True,
+)

@@ -131,6 +131,14 @@ def test_weights_that_are_not_finite_are_a_divergence(dataset, tmp_path):
         trainer.run_stage(budget(lr=3e38, steps=1))  # the loss was finite; the step overflows
 
 
+def test_polynomial_schedule_per_epoch():
+    scales = [lr_scale("poly_epoch", step, 95, 10, 0) for step in range(95)]  # ten epochs, the last cut short
+    assert scales[0] == scales[9] == 1
+    assert scales[10] == pytest.approx(0.9**0.9)
+    assert scales[94] == pytest.approx(0.1**0.9)
+    assert len(set(scales)) == 10
+
+
 def test_means_leave_out_what_is_not_finite():
     log = {"loss": [1.0, math.nan, 3.0], "kl": [torch.tensor(2.0)], "gone": [math.inf]}
     assert finite_means(log) == {"loss": 2.0, "kl": 2.0}
