@@ -24,6 +24,7 @@ from .region import Cut, Region
 # A weighted share of hard masks carries rounding of about 1e-16: it is no reason to lie above an edge.
 _WEIGHTED_SLACK = 1e-12
 _DIGITS = 12
+_TORCH_BLOCK = 16
 
 Mode = Literal["class", "top", "top_evaluated", "top_rebuilt"]
 
@@ -133,9 +134,10 @@ def _double(p: NDArray) -> Floats:
 
 def mean_map(view: CaseView, label: int, convention: Convention) -> NDArray:
     """p̄ of a channel (spatial): given, the mean of the probabilities, or the share of hard samples."""
-    key = ("mean", label, convention.sample_cap, convention.dtype != "float64")
+    mose = convention.binning == "mose" and view.mean_prob is None
+    key = ("mean", label, convention.sample_cap, convention.dtype != "float64", mose)
     if key not in view.memory:
-        mean = mean_of_samples(view, label, convention)
+        mean = _float32_mean(view, label, convention) if mose else mean_of_samples(view, label, convention)
         if mean is None:
             assert view.samples is not None
             masks = view.samples if len(view.classes) == 1 else view.samples == label
@@ -145,6 +147,29 @@ def mean_map(view: CaseView, label: int, convention: Convention) -> NDArray:
     found = view.memory[key]
     assert isinstance(found, np.ndarray)
     return found
+
+
+def _float32_mean(view: CaseView, label: int, convention: Convention) -> NDArray[np.float32]:
+    """p̄ of a channel with the rounding of MoSE's evaluation: Σ of float32 products p_i·(1/S).
+
+    It decides in which bin a p̄ on an edge lies; and ten times 0.1 is 1.0000001, which lies in no bin. The terms are
+    added in the order of torch's vectorised sum over an outer axis: one by one within blocks of 16, then the blocks.
+    Beyond 256 samples, and in images of a few pixels, torch's order is another.
+    """
+    if view.probs is not None:
+        maps = view.probs[:, label] if view.channels else view.probs
+    else:
+        assert view.samples is not None
+        maps = view.samples if len(view.classes) == 1 else view.samples == label
+    maps = maps[: convention.sample_cap]
+    weights = view.weights_of_samples(convention)
+    given = np.full(len(maps), 1 / len(maps)) if weights is None else weights
+    terms = maps.astype(np.float32) * given.astype(np.float32).reshape(-1, *[1] * (maps.ndim - 1))
+    whole = len(terms) // _TORCH_BLOCK * _TORCH_BLOCK
+    blocks = np.zeros(terms.shape[1:], np.float32)
+    for start in range(0, whole, _TORCH_BLOCK):
+        blocks += np.add.reduce(terms[start : start + _TORCH_BLOCK], axis=0)
+    return np.add.reduce(terms[whole:], axis=0) + blocks
 
 
 def _rater_maps(view: CaseView, label: int) -> NDArray:

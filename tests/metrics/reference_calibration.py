@@ -10,6 +10,10 @@ from fractions import Fraction
 from itertools import product
 from math import ceil, log
 
+import numpy as np
+import pytest
+
+TRAPS = [0.0, 0.1, 0.2, 0.3, 0.5, 0.6, 0.7, 0.9, 1.0, 0.1 + 0.2, 0.7 - 1e-16, 1 - 0.9, 1e-9, 1 - 1e-9, 0.05, 0.95]
 NAN = float("nan")
 
 
@@ -131,3 +135,49 @@ def top_label(maps, labels, raters, pixels, bins=10):
         confidence[x] = maps[best][x]
         right[x] = mean(Fraction(y[x] == best) for y in raters)
     return ece(confidence, right, pixels, bins)
+
+
+# -- generated cases and comparison -------------------------------------------------------------------
+
+
+def where(mask):
+    return {tuple(map(int, x)) for x in np.argwhere(mask)}
+
+
+def as_dict(array):
+    return {x: float(array[x]) for x in product(*map(range, array.shape))}
+
+
+def random_raters(rng, count, shape):
+    """Empty, full, single-pixel and noisy masks; often one like another."""
+    out = np.zeros((count, *shape), bool)
+    for mask in out:
+        kind = rng.integers(5)
+        if kind == 1:
+            mask[:] = True
+        elif kind == 2:
+            mask.flat[rng.integers(mask.size)] = True
+        elif kind >= 3:
+            mask[:] = rng.random(shape) < rng.random()
+    if count > 1 and rng.random() < 0.4:
+        out[1:] = out[0] ^ (rng.random((count - 1, *shape)) < 0.2)
+    if rng.random() < 0.1:
+        out[:] = out[0]
+    return out
+
+
+def random_probs(rng, shape):
+    kind = rng.integers(4)
+    if kind == 0:
+        return rng.choice(TRAPS, shape)
+    if kind == 1:
+        return rng.random(shape)
+    if kind == 2:
+        return np.where(rng.random(shape) < 0.5, rng.integers(0, 11, shape) / 10, rng.random(shape))
+    return np.full(shape, rng.choice(TRAPS))
+
+
+def agree(got, want, mark, note):
+    for name, value in want.items():
+        expected = [float(v) for v in value] if isinstance(value, list) else float(value)
+        assert got[name + mark] == pytest.approx(expected, abs=1e-11, nan_ok=True), (name, mark, note)
