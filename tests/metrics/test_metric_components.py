@@ -34,6 +34,7 @@ def _cases(reference):
             "rater_probs": maps,
             "rater_valid": [True, True, False, True],
             "valid": rng.random(shape) < 0.8,
+            "spacing": (1.0, 0.5),
         },
         "weights": {
             "raters": raters,
