@@ -61,13 +61,15 @@ def score_case(
         valid: H×W bool, pixels that count.
         classes: the fixed list of evaluated labels; default 1 to the largest label in `raters` and `samples`, or to the
             last channel of `probs`. A class absent from both of two maps is an agreement. Give the data set's list.
-        spacing: millimetres per pixel; for surface metrics only.
+        spacing: millimetres per pixel; for surface metrics, volumes and the box of calibration and agreement, which
+            reaches 10 mm beyond the raters' masks (16 pixels without spacing).
         metrics: ids such as ``["ged", "dice_rater.each"]``. None: all that the inputs allow, the human baselines
             (``human.*``, from the raters alone) included; `dice_each` only in its variants, ``ged.per_class`` only with
             several classes.
         variant: a name of `multirater.metrics.list_variants` or a `Convention`; None is canonical.
         mean_prob: H×W (C×H×W), the stored mean map p̄. Replaces the mean of `probs` or `samples` in `dice_soft` and the
-            like, and in the common mask of `dice_rater`. It is compared with thresholds in its own precision.
+            like, in calibration, and in the common mask of `dice_rater`. It is compared with thresholds in its own
+            precision, and with the edges of calibration bins after exact conversion to float64.
         mean_log: C×H×W (binary: 2×H×W), the stored mean over the samples of log(p + 1e-8) of every channel, background
             first. With `mean_prob` it is all that `ncc` needs, and replaces `probs` there: stored as float32 it gives
             the value of `probs` to about 1e-5. `sample_weights` are those of the stored means.
@@ -76,8 +78,9 @@ def score_case(
         reasons: add the key ``"reasons"``: metric id to why it is nan (or to "common mask").
 
     Returns:
-        Metric ids to floats; ids ending in ``.each`` and `dice_each` to lists over the R rater slots, ``ged.per_class``
-        to a list over classes. nan: undefined for this case.
+        Metric ids to floats, or to lists where ``info_of(id)["values"]`` says so: over the R rater slots (such as
+        ``dice_rater.each``, `dice_each`, ``ece.each.list``) or over classes (``ged.per_class``). nan: undefined for this
+        case.
 
     Raises:
         UserError: unknown metric or variant, missing inputs of a metric asked for, wrong shapes, types or values.
