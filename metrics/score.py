@@ -79,8 +79,8 @@ def score_case(
 
     Returns:
         Metric ids to floats, or to lists where ``info_of(id)["values"]`` says so: over the R rater slots (such as
-        ``dice_rater.each``, `dice_each`, ``ece.each.list``) or over classes (``ged.per_class``). nan: undefined for this
-        case.
+        ``dice_rater.each``, `dice_each`, ``ece.each.list``) or over classes (``ged.per_class``). nan: undefined for
+        this case.
 
     Raises:
         UserError: unknown metric or variant, missing inputs of a metric asked for, wrong shapes, types or values.
