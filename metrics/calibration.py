@@ -40,7 +40,8 @@ def _mode(kind: Kind, convention: Convention) -> Mode:
 
 def _key(part: str, region: Region, convention: Convention, *further: Any) -> tuple:
     cap = None if part == "rater" else convention.sample_cap
-    return ("calibration", part, region, convention.dtype != "float64", cap, *further)
+    rounding = "mose" if convention.binning == "mose" else "single" if convention.dtype != "float64" else "double"
+    return ("calibration", part, region, rounding, cap, *further)
 
 
 def _need_pixels(view: CaseView) -> None:
