@@ -127,10 +127,15 @@ def preset_layers(
     known = options_of(method)
     generic["method"] = {k: v for k, v in generic.get("method", {}).items() if k in known}
     beside = [(dataset, dataset_name), (method, method_name)]
-    return [generic] + [
-        _preset_file(Path(inspect.getfile(cls)).parent / "presets" / f"{name}.yaml").get(preset, {})
-        for cls, name in beside
-    ]
+    return [generic] + [_presets_beside(cls, name).get(preset, {}) for cls, name in beside]
+
+
+def _presets_beside(cls: type, name: str) -> dict[str, Any]:
+    try:
+        folder = Path(inspect.getfile(cls)).parent
+    except (TypeError, OSError):  # a class written in a notebook has no file
+        return {}
+    return _preset_file(folder / "presets" / f"{name}.yaml")
 
 
 def validated(model: type[BaseModel], values: Mapping[str, Any], prefix: str) -> Any:
@@ -155,12 +160,26 @@ def resolve(method: str, dataset: str, preset: str, overrides: Mapping[str, Mapp
         UserError: unknown name, preset or key (with the nearest valid one), or a value that is not allowed.
     """
     method_entry, dataset_entry = METHODS.entry(method), DATASETS.entry(dataset)
-    method_class, dataset_class = METHODS.get(method), DATASETS.get(dataset)
+    return resolve_classes(
+        METHODS.get(method), method_entry.name, DATASETS.get(dataset), dataset_entry.name, preset, overrides
+    )
+
+
+def resolve_classes(
+    method_class: Any,
+    method: str,
+    dataset_class: Any,
+    dataset: str,
+    preset: str,
+    overrides: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """`resolve` for a method and a data set that need not be registered under their names.
+
+    Raises:
+        UserError: unknown preset or key, or a value that is not allowed.
+    """
     merged: dict[str, Any] = {section: {} for section in SECTIONS}
-    for layer in [
-        *preset_layers(preset, method_class, method_entry.name, dataset_class, dataset_entry.name),
-        overrides,
-    ]:
+    for layer in [*preset_layers(preset, method_class, method, dataset_class, dataset), overrides]:
         for section, values in layer.items():
             if section not in SECTIONS:
                 raise unknown("section", section, SECTIONS)
@@ -181,13 +200,13 @@ def resolve(method: str, dataset: str, preset: str, overrides: Mapping[str, Mapp
             raise unknown(f"override train.stage.{name}: stage of {method}", name, stages)
     return {
         "method": {
-            "name": method_entry.name,
+            "name": method,
             "version": method_class.version,
             "options": method_options,
             "label": _label(method_class, method_options),
         },
         "dataset": {
-            "name": dataset_entry.name,
+            "name": dataset,
             "version": dataset_class.version,
             "options": resolve_options(dataset_class, merged["dataset"], "dataset"),
         },

@@ -85,7 +85,7 @@ class Trainer:
         record = StageRecord(name, val_metric=SCORES[output].metric, selected=self.config["select"])
         best: tuple[float, dict[str, torch.Tensor]] | None = None
 
-        optimizer, parameters = self._optimizer(budget, name)
+        optimizer, parameters = build_optimizer(self.method, name, self.config, budget["lr"])
         batches = self._batches(name, batch_size, per_epoch)
         log: dict[str, list[torch.Tensor | float]] = {}
         self.method.train()
@@ -134,19 +134,6 @@ class Trainer:
         return record
 
     # -- parts ----------------------------------------------------------------------------------
-
-    def _optimizer(self, budget: dict[str, Any], stage: str) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
-        given = list(self.method.parameters_for(stage))
-        groups = [dict(g) for g in given if isinstance(g, dict)] or [{"params": given}]
-        for group in groups:
-            group["params"] = list(group["params"])
-            group.setdefault("lr_scale", 1.0)
-        chosen = [p for group in groups for p in group["params"]]
-        ids = {id(p) for p in chosen}
-        for parameter in self.method.parameters():
-            parameter.requires_grad_(id(parameter) in ids)  # frozen means frozen
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[self.config["optimizer"]]
-        return kind(groups, lr=budget["lr"], weight_decay=self.config["weight_decay"]), chosen
 
     def _batches(self, stage: str, batch_size: int, per_epoch: int) -> Iterator[dict[str, Any]]:
         """Endless batches; each epoch is a seeded permutation cut into whole batches (no tiny batch for batch norm)."""
@@ -199,6 +186,30 @@ class Trainer:
             val_metric=record.val_metric,
             val=record.val_score,
         )
+
+
+def build_optimizer(
+    method: Method, stage: str, config: dict[str, Any], lr: float
+) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
+    """The optimiser of a stage and what it optimises; gradients of everything else are switched off.
+
+    Args:
+        method: asked for the parameters of `stage`.
+        stage: name of the stage.
+        config: ``optimizer`` and ``weight_decay`` of the train section.
+        lr: learning rate of groups without an ``lr_scale``.
+    """
+    given = list(method.parameters_for(stage))
+    groups = [dict(g) for g in given if isinstance(g, dict)] or [{"params": given}]
+    for group in groups:
+        group["params"] = list(group["params"])
+        group.setdefault("lr_scale", 1.0)
+    chosen = [p for group in groups for p in group["params"]]
+    ids = {id(p) for p in chosen}
+    for parameter in method.parameters():
+        parameter.requires_grad_(id(parameter) in ids)  # frozen means frozen
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[config["optimizer"]]
+    return kind(groups, lr=lr, weight_decay=config["weight_decay"]), chosen
 
 
 def finite_means(log: dict[str, list[torch.Tensor | float]]) -> dict[str, float]:
