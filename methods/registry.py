@@ -107,3 +107,23 @@ METHODS.add(
     needs_identity=True,
     multiclass=True,
 )
+METHODS.add(
+    "cm_global",
+    "multirater.methods.confusion_matrix:CMGlobal",
+    summary="CM-Global: the truth and one confusion matrix per rater",
+    paper="Tanno et al., CVPR 2019; Zhang et al., NeurIPS 2020, arXiv 2007.15963",
+    gives_samples=False,
+    gives_raters=True,
+    needs_identity=True,
+    multiclass=True,
+)
+METHODS.add(
+    "cm_pixel",
+    "multirater.methods.confusion_matrix:CMPixel",
+    summary="CM-Pixel: the truth and one confusion matrix per rater and pixel",
+    paper="Zhang et al., NeurIPS 2020, arXiv 2007.15963",
+    gives_samples=False,
+    gives_raters=True,
+    needs_identity=True,
+    multiclass=True,
+)
