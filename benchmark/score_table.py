@@ -12,6 +12,9 @@ from rich.text import Text
 from .score import Result
 from .score_summary import OVER_RATERS, Line, in_order, pooled_lines, summarise
 
+_WIDE = 1000  # where there is no terminal: nothing is cut off
+_NAME_WIDTH, _COLUMN_WIDTH = 34, 11  # of long metric ids, and of numbers such as -0.1234 (10)
+
 
 def print_scores(name: str, result: Result, wanted: Sequence[str] | None, rater_ids: Sequence[str] | None) -> None:
     """Means over the cases: of one variant with their spread and counts, or of several side by side."""
@@ -21,10 +24,11 @@ def print_scores(name: str, result: Result, wanted: Sequence[str] | None, rater_
     if side_by_side and not wanted:
         names = [metric for metric in names if not metric.startswith("human.")]  # a long table; --metrics names them
     order = list(dict.fromkeys([*wanted, *names])) if wanted else in_order(names)
-    console = Console(width=None if sys.stdout.isatty() else 250, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
     title = _title(name, result)
     if names:
-        console.print(_table(title, found, order))
+        for part in _that_fit(found, console.width):
+            console.print(_table(title, part, order))
         if side_by_side:
             console.print("(k): k cases without a value of their own; below is how they enter the mean.", markup=False)
     pooled: dict[str, dict[str, list[Line]]] = {variant: {} for variant in result.scores}
@@ -33,7 +37,9 @@ def print_scores(name: str, result: Result, wanted: Sequence[str] | None, rater_
             pooled[variant].setdefault(line.metric, []).append(line)
     if any(pooled.values()):
         together = "pooled over all cases" if names else f"{title}, pooled over all cases"
-        console.print(_table(together, pooled, list(dict.fromkeys(m for lines in pooled.values() for m in lines))))
+        metrics = list(dict.fromkeys(metric for lines in pooled.values() for metric in lines))
+        for part in _that_fit(pooled, console.width):
+            console.print(_table(together, part, metrics, several=side_by_side))
     if result.same:
         console.print(f"Same as canonical here: {', '.join(result.same)}.", markup=False)
     for text in _explanations(result, found, set(order)):
@@ -55,11 +61,29 @@ def _range(counts: Sequence[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _table(title: str, found: Mapping[str, dict[str, list[Line]]], order: Sequence[str]) -> Table:
+def _that_fit(found: Mapping[str, dict[str, list[Line]]], width: int) -> list[dict[str, dict[str, list[Line]]]]:
+    """Variants side by side as far as the terminal is wide, canonical in each part."""
+    first, *others = found
+    parts: list[list[str]] = []
+    room = 0
+    for name in others:
+        needed = max(len(name), _COLUMN_WIDTH) + 2
+        if not parts or room < needed:
+            parts.append([first])
+            room = width - _NAME_WIDTH - max(len(first), _COLUMN_WIDTH)
+        parts[-1].append(name)
+        room -= needed
+    return [{variant: found[variant] for variant in part} for part in parts or [[first]]]
+
+
+def _table(
+    title: str, found: Mapping[str, dict[str, list[Line]]], order: Sequence[str], several: bool | None = None
+) -> Table:
+    several = len(found) > 1 if several is None else several
     table = _empty(title)
     pooled = all(line.pooled for lines in found.values() for entry in lines.values() for line in entry)
     alone = ["value"] if pooled else ["mean", "sd", "n", "left out", "replaced"]
-    columns = list(found) if len(found) > 1 else alone
+    columns = list(found) if several else alone
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for metric in order:
@@ -68,7 +92,7 @@ def _table(title: str, found: Mapping[str, dict[str, list[Line]]], order: Sequen
             for line in lines.get(metric, []):
                 rows.setdefault(line.name, {})[variant] = line
         for shown, per_variant in rows.items():
-            if len(found) > 1:
+            if several:
                 table.add_row(Text(shown), *(_cell(per_variant.get(variant)) for variant in found))
             else:
                 (line,) = per_variant.values()

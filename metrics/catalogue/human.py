@@ -12,8 +12,17 @@ table(
         "human.loo_majority_dice": ("loo_majority_dice", "each rater against the majority of the others"),
         "human.loo_mean_dice": ("loo_mean_dice", "each rater against an average colleague"),
         "human.loo_max_dice": ("loo_max_dice", "each rater against the best colleague"),
-        "human.loo_soft_dice": ("loo_soft_dice", "each rater against the vote share of the others"),
     },
+    direction="higher",
+    range=(0.0, 1.0),
+    empty=EMPTY_SIMILARITY,
+    needs=(),
+)
+table(
+    "human",
+    "8",
+    "map",
+    {"human.loo_soft_dice": ("loo_soft_dice", "each rater against the vote share of the others")},
     direction="higher",
     range=(0.0, 1.0),
     empty=EMPTY_SIMILARITY,

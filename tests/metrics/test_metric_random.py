@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from multirater.metrics import human_case, info_of, list_metrics, list_variants, score_case, score_cases
+from multirater.metrics.inputs import read_case
 from multirater.metrics.matching import balanced_match
-from multirater.metrics.score import INPUTS
+from multirater.metrics.score import INPUTS, evaluate, missing_input
+from multirater.metrics.variants import conventions_of
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
@@ -293,3 +295,21 @@ def test_oracle_sampler_over_many_draws():
         ged, debiased = times @ found[:, :2] / times.sum()
         assert ged == pytest.approx(found[0, 2] / count, rel=0.02)
         assert debiased == pytest.approx(0, abs=0.005)
+
+
+def test_family_tells_which_convention_applies():
+    """A metric changes with the convention of its own family alone, which tables of variants rely on."""
+    # The common mask of metrics per rater is cut out of the mean map; dice_each by identity takes personal maps.
+    also = {"rater": {"map"}}
+    given_ = {k: v[0] for k, v in everything(9).items()}
+    del given_["mean_prob"], given_["mean_log"], given_["rater_probs"]
+    view = read_case(**given_)
+    names = [name for name in list_metrics() if missing_input(name, view.given) is None and name != "dice_each"]
+    plain = evaluate(view, names)
+    for variant in list_variants()[1:]:
+        for family, convention in conventions_of(variant).items():
+            one = view.again()
+            one.conventions = {**conventions_of(None), family: convention}
+            others = [n for n in names if family not in {info_of(n)["family"], *also.get(info_of(n)["family"], ())}]
+            for name, value in evaluate(one, others).items():
+                assert repr(value) == repr(plain[name]), (variant, family, name)

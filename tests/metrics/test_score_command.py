@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 from multirater.benchmark.cli import main
+from multirater.benchmark.score_table import _that_fit
 from multirater.metrics import score_case, score_cases
 from multirater.metrics.bins import pooled_ece
 from multirater.metrics.calibration import bins_case
@@ -151,6 +152,17 @@ def test_variants_side_by_side(run, arrays):
         mean = got["variants"][name]["mean_defined"]["ged"]
         assert (mean is None and frame["ged"].isna().all()) or mean == pytest.approx(frame["ged"].mean())
     assert "ccdm" in got["same_as_canonical"]
+
+
+def test_tables_fit_their_terminal():
+    found = {name: {} for name in ("canonical", *(f"variant{i}" for i in range(7)))}
+    assert [list(part) for part in _that_fit(found, 1000)] == [list(found)]
+    narrow = _that_fit(found, 80)
+    assert all(list(part)[0] == "canonical" for part in narrow)
+    assert [name for part in narrow for name in list(part)[1:]] == list(found)[1:]  # each once, in order
+    assert max(map(len, narrow)) == 3
+    assert [list(part) for part in _that_fit(found, 1)] == [["canonical", name] for name in list(found)[1:]]
+    assert _that_fit({"kohl": {}}, 10) == [{"kohl": {}}]
 
 
 def test_too_few_samples_is_an_error_only_by_name(run, arrays):
