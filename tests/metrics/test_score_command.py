@@ -158,7 +158,7 @@ def test_tables_fit_their_terminal():
     found = {name: {} for name in ("canonical", *(f"variant{i}" for i in range(7)))}
     assert [list(part) for part in _that_fit(found, 1000)] == [list(found)]
     narrow = _that_fit(found, 80)
-    assert all(list(part)[0] == "canonical" for part in narrow)
+    assert all(next(iter(part)) == "canonical" for part in narrow)
     assert [name for part in narrow for name in list(part)[1:]] == list(found)[1:]  # each once, in order
     assert max(map(len, narrow)) == 3
     assert [list(part) for part in _that_fit(found, 1)] == [["canonical", name] for name in list(found)[1:]]
