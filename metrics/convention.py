@@ -50,6 +50,7 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
     "ci": ("harmonic", "printed"),
     "crps": ("exact", "truncated"),
     "consensus": ("pixels", "lines"),
+    "surface": ("pixels", "monai", "medpy", "deepmind"),
 }
 
 
@@ -96,6 +97,9 @@ class Convention:
         ci: ``harmonic`` mean of the three parts, or the ``printed`` form of CIMD with `diversity_agreement.variance`.
         crps: `volume_crps` ``exact``, or ``truncated`` (CURVAS: integrated over three standard deviations).
         consensus: `consensus_dice` over ``pixels``, or over ``lines`` (CURVAS: Dice of each row of a volume).
+        surface: `hd*`, `assd*` and `nsd*` from border ``pixels`` with the canonical rules for empty masks, or as
+            ``monai`` (float32; nan and infinity where masks are empty), ``medpy`` (a percentile of both directions'
+            distances together) or ``deepmind`` (border elements weighted by their length or area) computes them.
 
     Raises:
         UserError: a field has a value that is not allowed.
@@ -126,6 +130,7 @@ class Convention:
     ci: Literal["harmonic", "printed"] = "harmonic"
     crps: Literal["exact", "truncated"] = "exact"
     consensus: Literal["pixels", "lines"] = "pixels"
+    surface: Literal["pixels", "monai", "medpy", "deepmind"] = "pixels"
     _hash: int = field(default=0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

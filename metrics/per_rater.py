@@ -30,7 +30,7 @@ class _Overlaps:
     background: Floats
 
 
-def _maps(view: CaseView, label: int) -> Mask:
+def maps_of_class(view: CaseView, label: int) -> Mask:
     """Masks M×spatial of one class that are meant for the raters."""
     if view.rater_probs is not None:
         return view.class_mask(view.binarised(view.rater_probs), label)
@@ -49,7 +49,7 @@ def _overlaps(view: CaseView) -> _Overlaps:
     def compute() -> list[Floats]:
         rows = []
         for label in view.classes:
-            counts = intersections(crop([view.class_mask(view.raters, label), _maps(view, label)]))
+            counts = intersections(crop([view.class_mask(view.raters, label), maps_of_class(view, label)]))
             sizes = counts.diagonal()
             rows.append((counts[: view.R, view.R :], sizes[: view.R, None], sizes[None, view.R :]))
         out = [np.stack(column).astype(np.float64) for column in zip(*rows, strict=True)]
@@ -92,7 +92,7 @@ def _background(view: CaseView, inter: Floats, size_raters: Floats, size_maps: F
     """Pixels R×M that a rater and a map both give to no evaluated class."""
     if len(view.classes) == 1:
         return view.pixels - size_raters[0] - size_maps[0] + inter[0]
-    outside = ~np.logical_or.reduce([_maps(view, label) for label in view.classes])
+    outside = ~np.logical_or.reduce([maps_of_class(view, label) for label in view.classes])
     return intersections([view.class_mask(view.raters, 0), outside])[: view.R, view.R :].astype(np.float64)
 
 
@@ -178,7 +178,7 @@ def _soft_counts(
     """Intersections and map sizes R×T of one class, and the raters' sizes R, from one histogram."""
     raters = view.class_mask(view.raters, label).reshape(view.R, -1)
     if view.rater_probs is None:
-        maps = _maps(view, label).astype(np.float64)
+        maps = maps_of_class(view, label).astype(np.float64)
     else:
         maps = view.rater_probs[:, label] if view.rater_probs.ndim > view.raters.ndim else view.rater_probs
         if convention.dtype != "float64":

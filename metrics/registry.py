@@ -22,6 +22,7 @@ region            pixels it runs over: ``box`` or ``full`` where the choice matt
 base              the id without the region mark, for ids such as ``ece.full``; else ``""``
 section           of the metric specification
 pixels            False: can be computed from stored components (`multirater.metrics.components`), without the masks
+parameter         what a value after ``@`` sets, and its smallest and largest: ``nsd@2``, ``hd@50.each``; None: none
 ================= ============================================================================================
 
 Third-party packages add metrics through the entry-point group ``multirater.metrics``; metadata they leave out takes
@@ -30,15 +31,98 @@ the defaults of `info_of`.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from ..core.registry import Registry
+from ..core.errors import UserError
+from ..core.registry import Entry, Registry
 
 if TYPE_CHECKING:
     from .case import CaseView
 
-METRICS: Registry[Callable[[CaseView], float | list[float]]] = Registry("metric", "multirater.metrics")
+Metric = Callable[["CaseView"], float | list[float]]
+
+_VALUE = re.compile(r"(\d+(?:\.\d+)?)((?:\.[A-Za-z_]\w*)?)")
+
+
+class MetricRegistry(Registry[Metric]):
+    """Names to functions; ``base@value`` and ``base@value.suffix`` name a metric with its parameter set.
+
+    Only names without a value are listed.
+    """
+
+    def entry(self, name: str) -> Entry:
+        """Metadata of a name, without importing its function.
+
+        Raises:
+            UserError: unknown name, with the nearest valid one; or a value that the metric does not take.
+        """
+        base, value = _parted(name)
+        entry = super().entry(base)
+        if value is None:
+            return entry
+        what, low, high = entry.info.get("parameter") or ("", 0.0, 0.0)
+        if not what:
+            raise UserError(f"metric {name!r}: {base!r} takes no value after @; write {base!r}")
+        if not low <= value <= high:
+            usual = 2.0 if math.isinf(high) else (low + high) / 2
+            most = "" if math.isinf(high) else f" and <= {spelled(high)}"
+            raise UserError(
+                f"metric {name!r}: give a {what} >= {spelled(low)}{most}, such as {id_with_value(base, usual)!r}"
+            )
+        if name != id_with_value(base, value):
+            raise UserError(f"metric {name!r}: write {id_with_value(base, value)!r}, so that one metric has one name")
+        summary = entry.info.get("summary", base)
+        return replace(entry, name=name, info={**entry.info, "summary": f"{summary}; {what} {spelled(value)}"})
+
+    def get(self, name: str) -> Metric:
+        """The function of a name, with its value if it has one."""
+        base, value = _parted(name)
+        if value is None:
+            return super().get(name)
+        self.entry(name)
+        function: Callable[..., float | list[float]] = super().get(base)
+        return lambda view: function(view, value)
+
+    def __contains__(self, name: str) -> bool:
+        try:
+            self.entry(name)
+        except UserError:
+            return False
+        return True
+
+
+def _parted(name: str) -> tuple[str, float | None]:
+    """``nsd.each`` and 2.0 of ``nsd@2.each``.
+
+    Raises:
+        UserError: what follows the @ is no number.
+    """
+    head, at, tail = name.partition("@")
+    if not at:
+        return name, None
+    match = _VALUE.fullmatch(tail)
+    if match is None:
+        raise UserError(f"metric {name!r}: {tail!r} is no number; write for example 'nsd@2' or 'hd@50.each'")
+    return head + match[2], float(match[1])
+
+
+def id_with_value(base: str, value: float | None) -> str:
+    """``nsd@2.each`` of ``nsd.each`` and 2; the base itself without a value."""
+    head, dot, suffix = base.partition(".")
+    return base if value is None else f"{head}@{spelled(value)}{dot}{suffix}"
+
+
+def spelled(value: float) -> str:
+    """The shortest decimal form: 2 and 0.5."""
+    return format(Decimal(str(float(value))).normalize(), "f")
+
+
+METRICS = MetricRegistry("metric", "multirater.metrics")
 
 _DEFAULTS: dict[str, Any] = {
     "summary": "",
@@ -56,6 +140,7 @@ _DEFAULTS: dict[str, Any] = {
     "base": "",
     "section": "",
     "pixels": True,
+    "parameter": None,
 }
 
 # Modules whose metrics take all they need of the pixels from `CaseView.counts` and `CaseView.tally`.

@@ -110,6 +110,18 @@ _VARIANTS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         "Pionono: Dice 1 if the reference is empty (pooled over the data set in `multirater score`)",
         {"dice": _PIONONO, "map": _PIONONO, "rater": _PIONONO},
     ),
+    "monai": (
+        "MONAI: surface metrics in float32; nan or infinity where masks are empty",
+        {"surface": {"surface": "monai"}},
+    ),
+    "medpy": (
+        "MedPy: percentiles of both directed lists together; undefined where a mask is empty",
+        {"surface": {"surface": "medpy"}},
+    ),
+    "deepmind": (
+        "surface-distance (DeepMind): surface elements weighted by length or area, percentiles not interpolated",
+        {"surface": {"surface": "deepmind"}},
+    ),
 }
 
 
