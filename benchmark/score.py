@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from ..metrics.convention import CANONICAL
 from ..metrics.inputs import spacing_of
 from ..metrics.npz import read_npz
 from ..metrics.registry import METRICS, info_of
-from ..metrics.score import INPUTS, case_views, check_metrics, score_view
+from ..metrics.score import COUNTS_ONLY, INPUTS, case_views, check_metrics, score_view
+from ..metrics.surface import image_diagonal
 from ..metrics.variants import conventions_of, list_variants
 from .score_pooled import Pooled, PooledValues, split_pooled
 
@@ -225,6 +227,9 @@ class Case:
     n_raters: int
     present: tuple[bool, ...]  # of the rater slots
     classes: tuple[int, ...]
+    diagonal: float = (
+        math.nan
+    )  # of the image in millimetres (pixels without a spacing), the worst distance; nan: unknown
 
 
 @dataclass
@@ -285,7 +290,8 @@ def score_source(
             if keep_components:
                 out.components.append(components_of(view, case_id=case_id, rater_ids=source.rater_ids))
         present = tuple(bool(p) for p in np.isin(np.arange(view.slots), view.present))
-        out.cases.append(Case(case_id, view.S, view.R, present, view.classes))
+        diagonal = math.nan if COUNTS_ONLY in view.given else image_diagonal(view)
+        out.cases.append(Case(case_id, view.S, view.R, present, view.classes, diagonal))
     for name, pool in pools.items():
         out.scores[name].pooled = pool.values()
     return out

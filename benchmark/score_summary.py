@@ -69,15 +69,17 @@ class Entry:
     label: str
     value: float
     reason: str
+    worst: float = math.nan  # what stands in where the predictions leave it undefined; nan: nothing does
 
 
 def entries_of(
     name: str, value: Any, case: Case, reasons: dict[str, str], rater_ids: Sequence[str] | None
 ) -> list[Entry]:
     """The entries of a metric of one case, each undefined one with its reason."""
+    worst = _worst(name, case)
     if not isinstance(value, list):
         reason = reasons.get(name, "") if math.isnan(value) else ""
-        return [Entry(name, "", "", value, reason)]
+        return [Entry(name, "", "", value, reason, worst)]
     kind = info_of(name)["values"]
     out = []
     for i, number in enumerate(value):
@@ -87,8 +89,16 @@ def entries_of(
             reason = MISSING_RATER if missing else reasons.get(name, NO_ENTRY)
         rater = (rater_ids[i] if rater_ids else str(i + 1)) if kind == "rater" else ""
         label = str(case.classes[i]) if kind == "class" else "" if kind == "rater" else str(i)
-        out.append(Entry(name, rater, label, number, reason))
+        out.append(Entry(name, rater, label, number, reason, worst))
     return out
+
+
+def _worst(metric: str, case: Case) -> float:
+    """The metric's worst value; of a distance in the image its diagonal, which differs from case to case."""
+    worst = worst_value(metric)
+    if math.isnan(worst) and str(info_of(metric)["unit"]).startswith("mm"):
+        return case.diagonal
+    return worst
 
 
 def summarise(scores: Scores, cases: Sequence[Case], rater_ids: Sequence[str] | None = None) -> dict[str, list[Line]]:
@@ -130,7 +140,6 @@ def shown_name(metric: str, rater: str, label: str) -> str:
 
 
 def _line(metric: str, rater: str, label: str, entries: Sequence[Entry]) -> Line:
-    worst = worst_value(metric)
     applies = any(not math.isnan(e.value) for e in entries)
     values, defined = [], []
     reasons: Counter[tuple[str, str]] = Counter()
@@ -139,10 +148,10 @@ def _line(metric: str, rater: str, label: str, entries: Sequence[Entry]) -> Line
         if not math.isnan(entry.value):
             values.append(entry.value)
             defined.append(entry.value)
-        elif applies and not math.isnan(worst) and _by(entry) == BY_METHOD:
-            values.append(worst)
+        elif applies and not math.isnan(entry.worst) and _by(entry) == BY_METHOD:
+            values.append(entry.worst)
             replaced += 1
-            reasons[entry.reason, f"replaced by {worst:g}"] += 1
+            reasons[entry.reason, f"replaced by {entry.worst:g}"] += 1
         else:
             left_out += 1
             reasons[entry.reason, "left out"] += 1

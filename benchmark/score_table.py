@@ -12,6 +12,7 @@ from rich.text import Text
 from .score import Result
 from .score_summary import OVER_RATERS, Line, in_order, pooled_lines, summarise
 
+_FEW_REMARKS = 3
 _WIDE = 1000  # where there is no terminal: nothing is cut off
 _NAME_WIDTH, _COLUMN_WIDTH = 34, 11  # of long metric ids, and of numbers such as -0.1234 (10)
 
@@ -153,7 +154,15 @@ def _remarks(
             numbers = value if isinstance(value, list) else [value]
             if metric in shown and any(number == number for number in numbers):
                 times[metric, reason] = times.get((metric, reason), 0) + 1
+    different: dict[str, int] = {}
+    for metric, _ in times:
+        different[metric] = different.get(metric, 0) + 1
     grouped: dict[tuple[str, int], list[str]] = {}
     for (metric, reason), count in times.items():
-        grouped.setdefault((reason, count), []).append(metric)
+        if different[metric] <= _FEW_REMARKS:
+            grouped.setdefault((reason, count), []).append(metric)
+    for metric, kinds in different.items():
+        if kinds > _FEW_REMARKS:  # counts of pairs, another in every case
+            count = sum(times[m, reason] for m, reason in times if m == metric)
+            grouped.setdefault(("remarks on single cases, see --json", count), []).append(metric)
     return [(reason, metrics, count) for (reason, count), metrics in grouped.items()]

@@ -63,6 +63,9 @@ MEANING: dict[tuple[str, Any], str] = {
     ("ci", "printed"): "the printed formula, which is no mean (equal parts x give x²), with pixel-wise variances",
     ("crps", "truncated"): "the score's integral stops three standard deviations from the mean",
     ("consensus", "lines"): "consensus Dice of the rows of a volume",
+    ("surface", "monai"): "float32, and nan or infinity where a mask is empty, which a mean then drops or keeps",
+    ("surface", "medpy"): "one percentile of both directions' distances together; an empty mask is an error",
+    ("surface", "deepmind"): "border elements are weighted by their length or area",
     ("dtype", "float32"): "float32 digits",
     ("dtype", "float32_sum"): "float32 digits, added one by one",
 }  # fmt: skip

@@ -230,6 +230,22 @@ def test_undefined_values_enter_the_mean_by_who_left_them_so(run):
     assert (got["mean"]["ged.debiased"], got["n"]["ged.debiased"], got["replaced"]["ged.debiased"]) == (None, 0, 0)
 
 
+def test_the_worst_distance_is_the_diagonal_of_the_image(run):
+    y = np.zeros((3, 2, 6, 8), bool)
+    y[:, :, 2:5, 2:5] = True
+    s = np.zeros((3, 1, 6, 8), bool)
+    s[:2, :, 3:6, 3:6] = True
+    given = {"raters": y, "samples": s, "spacing": np.array([1.0, 0.5])}
+    code, out, _ = run(given, "--json", "--variant", "medpy", "--metrics", "hd95.mean,nsd@2.mean")
+    assert code == 0
+    got = json.loads(out)
+    first, second, third = (case["hd95.mean"] for case in got["cases"])
+    assert third is None
+    assert got["mean"]["hd95.mean"] == pytest.approx((first + second + math.hypot(6, 4)) / 3)
+    assert (got["n"]["hd95.mean"], got["replaced"]["hd95.mean"]) == (3, 1)
+    assert "nsd@2.mean" in got["mean"]
+
+
 def test_values_pooled_over_all_cases(run, arrays):
     valid = np.array([[1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 1]], bool)
     cases = [bins_case(arrays["raters"][i], probs=arrays["probs"][i], rater_valid=valid[i]) for i in range(len(valid))]
