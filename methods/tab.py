@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..core.errors import UserError
+from ..core.errors import UnsupportedPair, UserError
 from ..datasets.base import DataDescription
 from .backbones import channels_last
 from .base import Deviation, Method, Prediction
@@ -36,6 +36,7 @@ FIDELITY: dict[str, tuple[StemTap, FactorLayout, Draw]] = {
     "default": ("relu", "channels", "low_rank"),
     "authors": ("raw", "reinterpreted", "independent_variance"),
 }
+STRIDE = 32  # of the bottleneck
 CONSENSUS = 0  # the first query; query 1 + r is rater r
 
 
@@ -183,6 +184,21 @@ class TAB(Method):
         if hparams["sample_from"] == "raters":
             named.append("samples of random raters")
         return ", ".join(named)
+
+    @classmethod
+    def check_supported(cls, data: DataDescription, hparams: dict[str, Any]) -> None:
+        """As every personalised 2D method; the transformer must see at least two positions.
+
+        Raises:
+            UnsupportedPair: with the reason and what to do.
+        """
+        super().check_supported(data, hparams)
+        if max(data.size) <= STRIDE:
+            raise UnsupportedPair(
+                f"the queries of {cls.__name__} differ by where they look, but images of "
+                f"{'x'.join(map(str, data.size))} pixels have one position at its bottleneck (stride {STRIDE}); use "
+                f"images of more than {STRIDE} pixels"
+            )
 
     def parameters_for(self, stage: str | None) -> Iterable[nn.Parameter]:
         if self.train_stem:

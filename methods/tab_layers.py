@@ -89,7 +89,12 @@ class EncoderLayer(_Attending):
 
 
 class DecoderLayer(_Attending):
-    """Self-attention of the queries, their attention over the memory, feed-forward, and a closing layer norm."""
+    """Self-attention of the queries, their attention over the memory, feed-forward, and a closing layer norm.
+
+    Queries carry nothing at first, so the self-attention of this only layer gives the same bias to all of them (its
+    input projection never learns), and a query enters through its attention weights alone: over one position of
+    memory all queries are equal.
+    """
 
     def __init__(self, size: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__(size, heads, hidden, dropout)
