@@ -99,6 +99,7 @@ class CaseView:
         self._counts: dict[tuple, list[Floats]] = {}
         self._tallies: dict[tuple, tuple[NDArray, ...]] = {}
         self.memory: dict[tuple, object] = {}  # for modules that share further results between their metrics
+        self.measured: dict[tuple, object] = {}  # the same, of results that hold under every variant
 
     # -- sizes ----------------------------------------------------------------------------------
 

@@ -71,9 +71,9 @@ def _pairs(view: CaseView, group: Group) -> list[list[Distances]]:
     elements = _rule(view).elements
     common = view.convention("map") if group == "maps" else None
     key = ("surface", group, elements, common)
-    if key not in view.memory:
-        view.memory[key] = [_measured(view, label, group, elements) for label in view.classes]
-    found = view.memory[key]
+    if key not in view.measured:
+        view.measured[key] = [_measured(view, label, group, elements) for label in view.classes]
+    found = view.measured[key]
     assert isinstance(found, list)
     return found
 
@@ -113,17 +113,22 @@ def _values(view: CaseView, group: Group, asked: Asked) -> Floats:
         view.memory[key] = _mean(each, None, rule.omits_nan)
     matrix = view.memory[key]
     assert isinstance(matrix, np.ndarray)
-    notes = [COMMON_MASK] if group == "maps" and not view.personalised else []
-    notes += _empty_notes(_stacked(found, lambda d: d.both_empty), _stacked(found, lambda d: d.one_empty))
-    if notes:
-        view.notes[asked.name] = "; ".join(notes)
+    if note := _note(view, group):
+        view.notes[asked.name] = note
     return matrix
 
 
-def _empty_notes(both: NDArray[np.bool_], one: NDArray[np.bool_]) -> list[str]:
-    """How many pairs fell under each rule for empty masks."""
-    counts = (("both empty", int(both.sum())), ("one empty", int(one.sum())))
-    return [f"{what}: {count} of {both.size} pairs" for what, count in counts if count]
+def _note(view: CaseView, group: Group) -> str:
+    """Whether the mask is a common one, and how many pairs fell under each rule for empty masks."""
+    key = ("surface.note", group)
+    if key not in view.memory:
+        found = _pairs(view, group)
+        both, one = (_stacked(found, get) for get in (lambda d: d.both_empty, lambda d: d.one_empty))
+        counts = (("both empty", int(both.sum())), ("one empty", int(one.sum())))
+        notes = [COMMON_MASK] if group == "maps" and not view.personalised else []
+        notes += [f"{what}: {count} of {both.size} pairs" for what, count in counts if count]
+        view.memory[key] = "; ".join(notes)
+    return str(view.memory[key])
 
 
 def _mean(values: Floats, weights: Floats | None, omit_nan: bool) -> Any:
