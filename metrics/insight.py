@@ -7,12 +7,14 @@ pair" are provided; the printed combination is the variant ``cimd``.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
 from .case import CaseView, Undefined
-from .overlap import Floats, over_classes
+from .overlap import Floats, Mask, over_classes
 
 
 def combined_sensitivity(view: CaseView) -> float:
@@ -20,6 +22,20 @@ def combined_sensitivity(view: CaseView) -> float:
 
     Several classes: the mean over the list. Members without weight count like the others: a union has no weights.
     """
+    return _once(view, "sensitivity", _combined_sensitivity)
+
+
+def _once(view: CaseView, name: str, compute: Callable[[CaseView], float]) -> float:
+    """A part that is a metric of its own and a part of `ci`: computed once a case."""
+    key = ("insight", name)
+    if key not in view.memory:
+        view.memory[key] = compute(view)
+    found = view.memory[key]
+    assert isinstance(found, float)
+    return found
+
+
+def _combined_sensitivity(view: CaseView) -> float:
     convention = view.convention("insight")
     assert view.samples is not None
     both, size = [], []
@@ -36,14 +52,25 @@ def _agreement(raters: Floats, samples: Floats) -> float:
     """D_a from the spreads of all pairs (R×R and S×S) of both sets."""
     extremes = []
     for spread in (raters, samples):
-        pairs = spread[np.triu_indices(len(spread), 1)]
+        pairs = spread[_above_diagonal(len(spread))]
         extremes.append((pairs.max(), pairs.min()) if pairs.size else (0.0, 0.0))
     (largest_r, smallest_r), (largest_s, smallest_s) = extremes
     return _known(float(1.0 - (abs(largest_r - largest_s) + abs(smallest_r - smallest_s)) / 2.0))
 
 
+@lru_cache(maxsize=64)
+def _above_diagonal(size: int) -> Mask:
+    out = np.triu(np.ones((size, size), bool), 1)
+    out.flags.writeable = False  # shared by all callers
+    return out
+
+
 def diversity_agreement(view: CaseView) -> float:
     """D_a with the spread 1 − Dice of a pair: do the most and the least different pairs differ as much in both sets."""
+    return _once(view, "agreement", _diversity_agreement)
+
+
+def _diversity_agreement(view: CaseView) -> float:
     # CIMD's second sigmoid would make the spread of a pair depend on which of the two comes first.
     similarity = view.similarity("dice", replace(view.convention("insight"), binarise="gt_half"))
     return _agreement(1.0 - similarity.rr, 1.0 - similarity.ss)
