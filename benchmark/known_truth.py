@@ -53,7 +53,7 @@ def truth_table(results: Path) -> pd.DataFrame:
         )
     if frame.fingerprint.nunique() > 1:
         raise UserError(f"{results} holds cells on different data of 'synthetic'; give a folder with one of them")
-    dataset, fold = _dataset(results)
+    dataset = _dataset(results)
     position = {record.case_id: i for i, record in enumerate(dataset.records)}
     test = sorted(position[case] for case in frame.case_id.astype(str).unique())
     floor = float(dataset.ged_floor()[test].mean())
@@ -84,7 +84,7 @@ def _mean(frame: pd.DataFrame, method: str, output: str, metric: str) -> float:
     return float(part.value.mean())
 
 
-def _dataset(results: Path) -> tuple[Synthetic, int]:
+def _dataset(results: Path) -> Synthetic:
     """The data set of the first cell on `synthetic`; all have one fingerprint."""
     from .cell import all_cells, open_results
 
@@ -93,7 +93,7 @@ def _dataset(results: Path) -> tuple[Synthetic, int]:
         if spec["dataset"]["name"] == "synthetic":
             dataset = open_dataset("synthetic", **spec["dataset"]["options"])
             assert isinstance(dataset, Synthetic)
-            return dataset, int(spec["fold"])
+            return dataset
     raise UserError(f"{results} holds no cell on 'synthetic'")
 
 
