@@ -14,7 +14,18 @@ THRESHOLDS = np.round(np.arange(0.02, 1.0, 0.02), 2)
 
 def level_sets(mean: np.ndarray, n: int) -> np.ndarray:
     """Nested level sets S×H×W of a mean map H×W: mask s is ``mean > u_s``, u the van der Corput points."""
-    return mean[None] > van_der_corput(n)[:, None, None]
+    return mean[None] > van_der_corput(n).reshape(-1, *[1] * mean.ndim)
+
+
+def class_level_sets(mean: np.ndarray, n: int) -> np.ndarray:
+    """Level sets n×K×H×W of a map (K+1)×H×W of exclusive classes, background first: each is one class a pixel.
+
+    Threshold u gives the class k with P(class > k) ≤ u < P(class ≥ k). With one class these are the `level_sets`.
+    """
+    reached = mean[::-1].astype(np.float64).cumsum(0)[::-1]  # P(class >= k)
+    sets = level_sets(reached[1:], n)
+    sets[:, :-1] &= ~sets[:, 1:]
+    return sets
 
 
 def _dice_at_thresholds(mean: np.ndarray, masks: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -58,8 +69,12 @@ def rater_area_ranks(masks: np.ndarray, valid: np.ndarray) -> np.ndarray:
         masks: N×R×H×W.
         valid: N×R bool.
     """
-    areas = masks.reshape(*masks.shape[:2], -1).sum(-1, dtype=np.float64)
-    areas[~valid] = np.nan
+    return ranks_of_areas(masks.reshape(*masks.shape[:2], -1).sum(-1, dtype=np.float64), valid)
+
+
+def ranks_of_areas(areas: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """`rater_area_ranks` from the areas N×R of the masks."""
+    areas = np.where(valid, areas, np.nan)
     with np.errstate(invalid="ignore"):
         relative = areas / np.maximum(np.nanmean(areas, 1, keepdims=True), 1)
     mean = np.array([np.nanmean(column) if np.isfinite(column).any() else np.inf for column in relative.T])

@@ -1,37 +1,35 @@
-"""Per-case metrics of a cell from what is stored: one row per case, output, rater and metric."""
+"""Per-case metrics of a cell from what is stored: one row per case, output, rater, class and metric."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..datasets.base import DataDescription, Dataset
 from ..metrics import human_case, score_case
-from ..metrics.registry import METRICS
 from . import derived
+from .class_layout import ClassLayout, Mask
+from .metric_lists import (
+    MEAN_METRICS,
+    PERSONAL_MAP_METRICS,
+    RATER_METRICS,
+    UNCERTAINTY_METRICS,
+    base_and_region,
+    rater_metrics,
+    set_metrics,
+)
+from .metric_lists import metric_versions as metric_versions
 from .predictions import StoredPredictions
 
 COLUMNS = ("case_id patient_id output rater label metric variant region n_samples value reason").split()
-
-SET_METRICS = (
-    "ged ged.dice ged.debiased ged.ustat cross diversity_samples diversity_raters diversity_gap hm_iou hm_dice "
-    "dice_max_rater_to_sample dice_max_sample_to_rater dice_max_mean dice_match dice_mean "
-    "empty_share_samples empty_share_raters empty_gap"
-).split()
-MEAN_METRICS = "dice_soft iou_soft qubiq dice_majority dice_continuous".split()
-RATER_METRICS = "dice_rater dice_rater.each dice_rater.worst iou_rater".split()
-PERSONAL_METRICS = "dice_rater.gap rater_identification".split()
-NEEDS_TWO = ("ged.debiased", "ged.ustat")
-NAMED = ("dice_rater.each", "dice_rater.worst")  # meaningless where rater slots have no identity
-
-
-def metric_versions() -> dict[str, int]:
-    """Versions of the metrics that an evaluation computes: a raised version makes a new evaluation, not a training."""
-    names = [*SET_METRICS, *MEAN_METRICS, *RATER_METRICS, *PERSONAL_METRICS]
-    return {name: int(METRICS.entry(name).info.get("version", 1)) for name in sorted(names)}
+_SORTED = ["output", "metric", "case_id", "rater", "label", "region"]
+_AREAS_AT_ONCE = 64  # cases whose masks are counted together
+Values = dict[str, tuple[Any, str]]  # metric to its value, or list over the raters, and why it is undefined
 
 
 def subset(indices: np.ndarray, patients: list[str], limit: int | None) -> np.ndarray:
@@ -46,8 +44,35 @@ def subset(indices: np.ndarray, patients: list[str], limit: int | None) -> np.nd
     return np.sort(indices[np.argsort(turn, kind="stable")[:limit]])
 
 
+@dataclass(frozen=True)
+class OneClass:
+    """The masks of one class of a case, against which everything is scored.
+
+    Attributes:
+        index: of the case in the data set.
+        label: the class, as in the column ``label``; empty: all classes together.
+        raters: R×H×W bool (class indices for all classes together).
+        valid: R bool.
+    """
+
+    index: int
+    label: str
+    raters: NDArray
+    valid: Mask
+
+
+@dataclass(frozen=True)
+class Trivial:
+    """What the trivial rows learn: per class the thresholds from validation patients and the raters' area ranks from
+    training patients; never from test."""
+
+    own: NDArray | None = None  # K×R
+    common: NDArray | None = None  # K
+    ranks: NDArray | None = None  # K×R
+
+
 class Evaluation:
-    """Collects rows over cases.
+    """Collects rows over cases; several classes are scored one by one, each against the rest.
 
     Args:
         dataset: the data set of the cell.
@@ -67,6 +92,7 @@ class Evaluation:
     ) -> None:
         self.dataset = dataset
         self.description = description
+        self.layout = ClassLayout.of(description)
         self.records = dataset.records
         self.fold = fold
         self.test = test
@@ -79,53 +105,101 @@ class Evaluation:
 
     def method(self, stored: StoredPredictions, validation: StoredPredictions | None, n_samples: int) -> None:
         """Rows of a method: its own outputs, then the trivial rows derived from them."""
+        layout = self.layout
         masks, valid = self.dataset.arrays(self.test)[1:]
-        masks = masks.astype(bool)
-        thresholds, common, ranks = self._fit_trivial(validation)
+        trivial = self._fit_trivial(validation)
         same = stored.samples is not None and all(
-            np.array_equal(s, derived.level_sets(m, len(s))) for s, m in zip(stored.samples, stored.mean, strict=True)
+            np.array_equal(layout.split(s), layout.level_sets(m, len(s)))
+            for s, m in zip(stored.samples, stored.mean, strict=True)
         )
         for i, index in enumerate(self.test):
-            mean, raters = stored.mean[i], masks[i]
-            case = (index, raters, valid[i])
+            planes = layout.planes(masks[i])
+            levels = None if same else layout.level_sets(stored.mean[i], n_samples)
+            for k, label in enumerate(layout.labels):
+                case = OneClass(index, label, planes[:, k], valid[i])
+                self._own_outputs(case, stored, i, k, levels)
+                self._trivial_outputs(case, stored, i, k, trivial)
             if stored.samples is not None:
-                self._score("diverse", case, stored.samples[i], mean, note="nested level sets" if same else "")
-            if stored.raters is not None:
-                maps = stored.raters[i]
-                self._score("personalised", case, maps > 0.5, maps.mean(0), rater_probs=maps)
-            self._score("consensus", case, mean[None] > 0.5, mean)
-            if not same:
-                self._score("levels", case, derived.level_sets(mean, n_samples), mean)
-            if common is not None:
-                self._score("common_threshold", case, mean[None] > common, None, note=f"threshold {common:g}")
-            if thresholds is not None:
-                cut = mean[None] > thresholds[:, None, None]
-                self._score("own_threshold", case, cut, None, rater_probs=cut.astype(np.float32))
-            if ranks is not None and stored.samples is not None:
-                picked = derived.area_ranks(stored.samples[i], ranks)
-                self._score("area_ranks", case, picked, None, rater_probs=picked.astype(np.float32))
+                self._uncertainty(index, masks[i], planes, valid[i], stored, i)
             self.tick(i + 1, len(self.test))
+        notes = {"diverse": "nested level sets"} if same else {}
+        if trivial.common is not None:
+            notes["common_threshold"] = "threshold " + ", ".join(f"{t:g}" for t in trivial.common)
+        for output, note in notes.items():
+            self.outputs[output]["note"] = note
         self._explain(stored, validation, same)
 
-    def _fit_trivial(
-        self, validation: StoredPredictions | None
-    ) -> tuple[np.ndarray | None, float | None, np.ndarray | None]:
-        """Thresholds from validation patients, area ranks of the raters from training patients; never from test."""
-        thresholds = common = ranks = None
+    def _own_outputs(self, case: OneClass, stored: StoredPredictions, i: int, k: int, levels: Mask | None) -> None:
+        layout = self.layout
+        mean, mask = layout.foreground(stored.mean[i])[k], layout.hard(stored.mean[i])[k]
+        known: Values | None = None  # diverse, consensus and levels share one mean map
+        if stored.samples is not None:
+            known = self._score("diverse", case, layout.split(stored.samples[i])[:, k], mean, mask)
+        if stored.raters is not None:
+            maps = stored.raters[i]
+            own = layout.hard(maps)[:, k]
+            probabilities = layout.foreground(maps)[:, k]
+            self._score("personalised", case, own, probabilities.mean(0), own, probabilities=probabilities)
+        known = self._score("consensus", case, mask[None], mean, mask, known=known)
+        if levels is not None:
+            self._score("levels", case, levels[:, k], mean, mask, known=known)
+
+    def _trivial_outputs(self, case: OneClass, stored: StoredPredictions, i: int, k: int, trivial: Trivial) -> None:
+        mean = self.layout.foreground(stored.mean[i])[k]
+        if trivial.common is not None:
+            mask = mean > trivial.common[k]
+            self._score("common_threshold", case, mask[None], None, mask)
+        if trivial.own is not None:
+            cut = mean[None] > trivial.own[k].reshape(-1, *[1] * mean.ndim)
+            self._score("own_threshold", case, cut, None, cut)
+        if trivial.ranks is not None and stored.samples is not None:
+            picked = derived.area_ranks(self.layout.split(stored.samples[i])[:, k], trivial.ranks[k])
+            self._score("area_ranks", case, picked, None, picked)
+
+    def _uncertainty(
+        self, index: int, masks: NDArray, planes: Mask, valid: Mask, stored: StoredPredictions, i: int
+    ) -> None:
+        """NCC of the samples, of which the stored mean logarithm is known; of exclusive classes over all channels."""
+        layout = self.layout
+        mean = stored.mean[i] if stored.sample_mean is None else stored.sample_mean[i]
+        logs = stored.mean_log[i]
+        assert stored.samples is not None
+        count = stored.samples.shape[1]
+        if layout.kind == "exclusive":
+            case = OneClass(index, "", masks, valid)
+            classes = range(1, layout.classes + 1)
+            found = self._values(case, UNCERTAINTY_METRICS, mean_prob=mean, mean_log=logs, classes=list(classes))
+            self._add("diverse", case, count, found)
+            return
+        for k, label in enumerate(layout.labels):
+            case = OneClass(index, label, planes[:, k], valid)
+            one = {"mean_prob": layout.foreground(mean)[k], "mean_log": logs[k] if layout.channels else logs}
+            self._add("diverse", case, count, self._values(case, UNCERTAINTY_METRICS, **one))
+
+    def _fit_trivial(self, validation: StoredPredictions | None) -> Trivial:
+        layout = self.layout
+        own = common = None
         if validation is not None:
             position = {r.case_id: i for i, r in enumerate(self.records)}
-            indices = [position[c] for c in validation.case_ids]
-            masks, valid = self.dataset.arrays(indices)[1:]
-            common = derived.common_threshold(validation.mean, masks.astype(bool), valid)
+            masks, valid = self.dataset.arrays([position[c] for c in validation.case_ids])[1:]
+            maps = np.moveaxis(layout.foreground(validation.mean), 1, 0)
+            per_class = [(m, layout.plane(masks, k), valid) for k, m in enumerate(maps)]
+            common = np.array([derived.common_threshold(*given) for given in per_class])
             if self.named:
-                thresholds = derived.own_thresholds(validation.mean, masks.astype(bool), valid)
-        if self.named:
-            ranks = self.training_ranks()
-        return thresholds, common, ranks
+                own = np.stack([derived.own_thresholds(*given) for given in per_class])
+        return Trivial(own, common, self.training_ranks() if self.named else None)
 
-    def training_ranks(self) -> np.ndarray:
+    def training_ranks(self) -> NDArray:
+        """Rank K×R of each rater by mean area over the training patients."""
         train = self.dataset.split(self.fold).train
-        return derived.rater_area_ranks(*self.dataset.arrays(train)[1:])
+        areas, valid = [], []
+        for start in range(0, len(train), _AREAS_AT_ONCE):
+            masks, present = self.dataset.arrays(train[start : start + _AREAS_AT_ONCE])[1:]
+            planes = self.layout.planes(masks)
+            areas.append(planes.reshape(*planes.shape[:3], -1).sum(-1))
+            valid.append(present)
+        counts, seen = np.concatenate(areas), np.concatenate(valid)
+        return np.stack([derived.ranks_of_areas(counts[:, :, k], seen) for k in range(self.layout.classes)])
 
     def _explain(self, stored: StoredPredictions, validation: StoredPredictions | None, same: bool) -> None:
         reasons = {
@@ -144,30 +218,41 @@ class Evaluation:
 
     def human(self, n_samples: int) -> None:
         """Rows that need no method: one reader against the rest, a perfect sampler, the true majority, true levels."""
+        layout = self.layout
         masks, valid = self.dataset.arrays(self.test)[1:]
-        masks = masks.astype(bool)
-        ranks = self.training_ranks() if self.named else np.arange(masks.shape[1])
+        slots = np.tile(np.arange(masks.shape[1]), (layout.classes, 1))
+        ranks = self.training_ranks() if self.named else slots
         for i, index in enumerate(self.test):
-            raters, present = masks[i], valid[i]
-            case = (index, raters, present)
-            self._human_case(index, raters, present, n_samples)
+            planes, present = layout.planes(masks[i]), valid[i]
+            shares, levels = None, None
             if present.any():
-                votes = raters[present].sum(0)
-                majority = 2 * votes > present.sum()
-                share = votes / present.sum()
-                self._score("oracle_majority", case, majority[None], majority.astype(np.float64))
-                maps = derived.vote_levels(raters[present], _reranked(ranks, present))
-                full = np.zeros(raters.shape, dtype=np.float32)
-                full[present] = maps
-                self._score("oracle_levels", case, derived.level_sets(share, n_samples), share, rater_probs=full)
+                share = layout.share(planes[present])
+                shares, levels = layout.foreground(share), layout.level_sets(share, n_samples)
+            for k, label in enumerate(layout.labels):
+                case = OneClass(index, label, planes[:, k], present)
+                self._human_case(case, n_samples)
+                if shares is not None and levels is not None:
+                    self._oracle_case(case, shares[k], levels[:, k], ranks[k])
             self.tick(i + 1, len(self.test))
 
-    def _human_case(self, index: int, raters: np.ndarray, present: np.ndarray, n_samples: int) -> None:
-        record = self.records[index]
+    def _oracle_case(self, case: OneClass, share: NDArray, levels: Mask, ranks: NDArray) -> None:
+        """The true majority as the only mask, and the true vote levels as samples and as masks of the raters."""
+        present = case.valid
+        majority = 2 * case.raters[present].sum(0) > present.sum()
+        self._score("oracle_majority", case, majority[None], majority.astype(np.float64), majority)
+        full = np.zeros(case.raters.shape, dtype=bool)
+        full[present] = derived.vote_levels(case.raters[present], _reranked(ranks, present))
+        self._score("oracle_levels", case, levels, share, full)
+
+    def _human_case(self, case: OneClass, n_samples: int) -> None:
+        record = self.records[case.index]
         found = human_case(
-            raters, n_samples, rater_valid=present, seed_axes={"dataset": self.dataset.name, "case": record.case_id}
+            case.raters,
+            n_samples,
+            rater_valid=case.valid,
+            seed_axes={"dataset": self.dataset.name, "case": record.case_id},
         )
-        v_raters = score_case(raters, raters, rater_valid=present, metrics=["diversity_raters"])["diversity_raters"]
+        v_raters = self._values(case, ["diversity_raters"])["diversity_raters"][0]
         one = {
             "ged": found["human.loo_ged"],
             "dice_soft": found["human.loo_soft_dice"],
@@ -178,8 +263,7 @@ class Evaluation:
         }
         if self.named:
             one["dice_rater.each"] = found["human.loo_majority_dice.each"]
-        self._add("human", index, 1, one, {})
-        self._add("human", index, 1, {k: v for k, v in found.items() if not k.startswith("human.oracle")}, {})
+        one |= {k: v for k, v in found.items() if not k.startswith("human.oracle")}
         oracle = {
             "ged": found["human.oracle_ged"],
             "dice_match": found["human.oracle_dice_match"],
@@ -187,9 +271,9 @@ class Evaluation:
             "diversity_samples": v_raters * (1 - 1 / n_samples),
             "diversity_raters": v_raters,
         }
-        self._add("oracle", index, n_samples, oracle, {})
         claims = {"human": ["one reader against the rest"], "oracle": ["independent draws from the readers"]}
-        for output, count in (("human", 1), ("oracle", n_samples)):
+        for output, values, count in (("human", one, 1), ("oracle", oracle, n_samples)):
+            self._add(output, case, count, {metric: (value, "") for metric, value in values.items()})
             self.outputs[output] = {"n_samples": count, "claims": claims[output], "fallback": []}
 
     # -- inside ---------------------------------------------------------------------------------
@@ -197,53 +281,70 @@ class Evaluation:
     def _score(
         self,
         output: str,
-        case: tuple[int, np.ndarray, np.ndarray],
-        samples: np.ndarray,
-        mean: np.ndarray | None,
-        rater_probs: np.ndarray | None = None,
-        note: str = "",
-    ) -> None:
-        index, raters, valid = case
-        personal = rater_probs is not None
-        metrics = SET_METRICS + RATER_METRICS + (MEAN_METRICS if mean is not None else [])
-        if personal:
-            metrics = metrics + PERSONAL_METRICS
-        if len(samples) < 2:  # one mask has no spread to correct for: n/a, not a failure of the method
-            metrics = [m for m in metrics if m not in NEEDS_TWO]
-        if not self.named:
-            metrics = [m for m in metrics if m not in NAMED and m not in PERSONAL_METRICS]
-        common = mean if mean is not None else samples.mean(0)
-        values = score_case(
-            raters,
-            samples,
-            rater_probs=rater_probs,
-            rater_valid=valid,
-            mean_prob=None if personal and mean is None else common,
-            metrics=metrics,
-            reasons=True,
-        )
-        reasons = values.pop("reasons")
-        self._add(output, index, len(samples), values, reasons)
+        case: OneClass,
+        samples: Mask,
+        mean: NDArray | None,
+        masks: Mask,
+        probabilities: NDArray | None = None,
+        known: Values | None = None,
+    ) -> Values:
+        """Rows of one output.
+
+        Args:
+            samples: S×H×W.
+            mean: H×W probabilities, if the output has a mean map.
+            masks: R×H×W, a mask for each rater, or H×W, a common mask.
+            probabilities: R×H×W, the maps behind the raters' masks.
+            known: values of an output with the same mean map and common mask.
+
+        Returns:
+            The values that depend on mean map and masks alone, for `known`.
+        """
+        personal = masks.ndim == case.raters.ndim
+        given = {} if mean is None or known is not None else {"mean_prob": mean}
+        values = self._values(case, set_metrics(len(samples)) + (MEAN_METRICS if given else []), samples, **given)
+        if known is None:
+            known = {m: v for m, v in values.items() if m in MEAN_METRICS}
+            one = {"rater_probs": masks} if personal else {"mean_prob": masks.astype(np.float32)}
+            known |= self._values(case, rater_metrics(personal, self.named), **one)
+            if probabilities is not None and self.named:
+                known |= self._values(case, PERSONAL_MAP_METRICS, rater_probs=probabilities)
+        self._add(output, case, len(samples), {**values, **known})
         if output not in self.outputs:
             claims = ["samples"] + (["raters"] if personal else []) + (["mean"] if mean is not None else [])
-            fallback = [] if personal else [m for m in metrics if m in RATER_METRICS]
-            self.outputs[output] = {"n_samples": len(samples), "claims": claims, "fallback": fallback, "note": note}
+            fallback = [] if personal else [m for m in RATER_METRICS if m in known]
+            self.outputs[output] = {"n_samples": len(samples), "claims": claims, "fallback": fallback, "note": ""}
+        return known
 
-    def _add(self, output: str, index: int, count: int, values: dict[str, Any], reasons: dict[str, str]) -> None:
-        record = self.records[index]
+    def _values(self, case: OneClass, metrics: list[str], samples: Mask | None = None, **inputs: Any) -> Values:
+        found = score_case(
+            case.raters,
+            samples,
+            rater_valid=case.valid,
+            spacing=self.records[case.index].spacing,
+            metrics=metrics,
+            reasons=True,
+            **inputs,
+        )
+        reasons = found.pop("reasons")
+        return {metric: (value, reasons.get(metric, "")) for metric, value in found.items()}
+
+    def _add(self, output: str, case: OneClass, count: int, values: Values) -> None:
+        record = self.records[case.index]
         ids = self.description.rater_ids
-        for metric, value in values.items():
+        for metric, (value, why) in values.items():
+            name, region = base_and_region(metric)
             pairs = zip(ids, value, strict=True) if isinstance(value, (list, np.ndarray)) else [("", value)]
             for rater, v in pairs:
                 undefined = v is None or not np.isfinite(v)
-                reason = (reasons.get(metric) or "undefined for this case") if undefined else ""
-                row = (record.case_id, record.patient_id, output, rater, "1", metric, "canonical", "full", count)
+                reason = (why or "undefined for this case") if undefined else ""
+                row = (record.case_id, record.patient_id, output, rater, case.label, name, "canonical", region, count)
                 self.rows.append((*row, None if undefined else float(v), reason))
 
     def frame(self) -> pd.DataFrame:
         """All rows, sorted: identical on every collection."""
         frame = pd.DataFrame(self.rows, columns=COLUMNS)
-        return frame.sort_values(["output", "metric", "case_id", "rater"], kind="stable", ignore_index=True)
+        return frame.sort_values(_SORTED, kind="stable", ignore_index=True)
 
 
 def _reranked(ranks: np.ndarray, present: np.ndarray) -> np.ndarray:

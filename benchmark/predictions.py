@@ -19,22 +19,28 @@ from ..core.files import replacing
 from ..core.seeding import torch_generator
 from ..datasets.base import Dataset
 from ..methods.base import Method, Prediction
+from .class_layout import ClassLayout
 
 LOG_EPSILON = 1e-8  # inside the log of the mean-log map (metrics.md 2.5)
+_SUM_SLACK = 1e-2  # of softmax channels, which half precision rounds
+_SAME_MEAN = 1e-6  # up to this the mean map is the mean of the samples
 
 
 @dataclass
 class StoredPredictions:
-    """What a cell keeps of its predictions.
+    """What a cell keeps of its predictions; the channel axes C, K and L of several classes are those of `ClassLayout`.
 
     Attributes:
         case_ids: N case ids.
-        samples: N×S×H×W bool (probability > 0.5), or None.
-        mean: N×H×W float32, mean probability.
-        mean_log: N×2×H×W float32, mean over samples of log(1-p+ε) and log(p+ε).
-        raters: N×R×H×W float32 probabilities, or None.
+        mean: N×[C×]H×W float32, mean probability.
+        mean_log: N×[L…×]H×W float32, mean over the samples of log(p+ε): binary 2×H×W of 1-p and p, overlapping
+            K×2×H×W, exclusive (K+1)×H×W.
+        samples: N×S×[K×]H×W bool, hard masks of the foreground classes, or None.
+        raters: N×R×[C×]H×W float32 probabilities, or None.
         requested: number of samples asked of the method; it may give fewer.
         seconds: wall time of the prediction of all cases.
+        sample_mean: like `mean`, the mean of the samples' probabilities where the method gives another map as its mean
+            (the consensus of all raters, say); None: it is `mean`. Goes with `mean_log` (NCC).
     """
 
     case_ids: list[str]
@@ -44,6 +50,7 @@ class StoredPredictions:
     raters: np.ndarray | None = None
     requested: int = 0
     seconds: float = 0.0
+    sample_mean: np.ndarray | None = None
 
     def select(self, case_ids: Sequence[str], n_samples: int) -> StoredPredictions:
         """Some of the cases and the first `n_samples` of the samples."""
@@ -57,6 +64,7 @@ class StoredPredictions:
             None if self.raters is None else self.raters[index],
             self.requested,
             self.seconds,
+            None if self.sample_mean is None else self.sample_mean[index],
         )
 
     def covers(self, case_ids: Sequence[str], n_samples: int) -> bool:
@@ -88,7 +96,9 @@ def predict_cases(
     started = time.perf_counter()
     method.eval()
     records = dataset.records
-    kept: dict[str, list[np.ndarray]] = {"samples": [], "mean": [], "mean_log": [], "raters": []}
+    layout = ClassLayout.of(method.data)
+    fields = ("samples", "mean", "mean_log", "raters", "sample_mean")
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in fields}
     for done, index in enumerate(indices):
         record = records[index]
         image = dataset.arrays([index])[0][0]
@@ -96,21 +106,23 @@ def predict_cases(
             method, image, n_samples, device, dataset=dataset.name, case=record.case_id, seed=seed
         )
         check_prediction(prediction, image, record.case_id, method)
-        source = prediction.samples if prediction.samples is not None else prediction.mean
-        assert source is not None
         assert prediction.mean is not None
-        probabilities = source[0].reshape(-1, *source.shape[-2:]).float()
-        logs = [torch.log(p + LOG_EPSILON).mean(0) for p in (1 - probabilities, probabilities)]
-        kept["mean_log"].append(torch.stack(logs).cpu().numpy())
-        kept["mean"].append(prediction.mean[0].float().cpu().numpy())
+        mean = prediction.mean[0].float()
+        source = mean[None] if prediction.samples is None else prediction.samples[0].float()
+        kept["mean_log"].append(_mean_log(source, layout).cpu().numpy())
+        kept["mean"].append(mean.cpu().numpy())
         if prediction.samples is not None:
-            kept["samples"].append((prediction.samples[0] > 0.5).cpu().numpy())
+            kept["sample_mean"].append(source.mean(0).cpu().numpy())
+            kept["samples"].append(_hard(prediction.samples[0], layout))
         if prediction.raters is not None:
             kept["raters"].append(prediction.raters[0].float().cpu().numpy())
         tick(done + 1, len(indices))
     stacked = {name: np.stack(values) if values else None for name, values in kept.items()}
     if stacked["mean"] is None or stacked["mean_log"] is None:
         raise UserError(f"no cases to predict in {dataset.name!r}: this part of the split is empty; use another split")
+    sample_mean = stacked["sample_mean"]
+    if sample_mean is not None and np.abs(sample_mean - stacked["mean"]).max() <= _SAME_MEAN:
+        sample_mean = None
     return StoredPredictions(
         [records[i].case_id for i in indices],
         stacked["mean"],
@@ -119,41 +131,76 @@ def predict_cases(
         stacked["raters"],
         n_samples,
         time.perf_counter() - started,
+        sample_mean,
     )
+
+
+def _hard(samples: torch.Tensor, layout: ClassLayout) -> np.ndarray:
+    """Samples S×[C×]H×W as hard masks S×[K×]H×W."""
+    planes = layout.hard(samples.float().cpu().numpy())
+    return planes if layout.channels else planes[:, 0]
+
+
+def _mean_log(probabilities: torch.Tensor, layout: ClassLayout) -> torch.Tensor:
+    """Mean over S×[C×]H×W of log(p+ε), in the form of `StoredPredictions.mean_log`."""
+    if layout.kind == "exclusive":
+        return torch.log(probabilities + LOG_EPSILON).mean(0)
+    logs = [torch.log(p + LOG_EPSILON).mean(0) for p in (1 - probabilities, probabilities)]
+    return torch.stack(logs, len(layout.channels))
 
 
 def check_prediction(prediction: Prediction, image: np.ndarray, case: str, method: Method) -> None:
     """Refuse predictions that could be scored only by misreading them."""
-    name, size = type(method).__name__, image.shape[1:]
-    expected = {"samples": (1, None, *size), "raters": (1, method.data.raters, *size), "mean": (1, *size)}
+    layout = ClassLayout.of(method.data)
+    name, map_shape = type(method).__name__, (*layout.channels, *image.shape[1:])
+    expected = {
+        "samples": (1, None, *map_shape),
+        "raters": (1, method.data.raters, *map_shape),
+        "mean": (1, *map_shape),
+    }
     for field, shape in expected.items():
         value = getattr(prediction, field)
         if value is None:
             continue
         fits = value.ndim == len(shape) and all(e is None or e == v for e, v in zip(shape, value.shape, strict=True))
         if not fits:
+            channels = {
+                "binary": "",
+                "overlapping": f" (a channel for each of the {layout.classes} classes)",
+                "exclusive": f" (background and {layout.classes} classes as channels)",
+            }[layout.kind]
             raise UserError(
                 f"{name}.predict gave {field} of shape {tuple(value.shape)} for case {case}, expected "
-                f"{tuple('S' if e is None else e for e in shape)}; mend predict"
+                f"{tuple('S' if e is None else e for e in shape)}{channels}; mend predict"
             )
         low, high = (float(v) for v in torch.aminmax(value))
         if not (low >= 0 and high <= 1):  # also false for NaN
             raise UserError(
                 f"{name}.predict gave {field} in [{low:g}, {high:g}] for case {case}, but probabilities lie in [0, 1]; "
-                f"apply a sigmoid"
+                f"apply a sigmoid{' or softmax' if layout.channels else ''}"
             )
+        if layout.kind == "exclusive":
+            low, high = (float(v) for v in torch.aminmax(value.float().sum(-layout.dims - 1)))
+            if low < 1 - _SUM_SLACK or high > 1 + _SUM_SLACK:
+                raise UserError(
+                    f"{name}.predict gave {field} whose channels sum to [{low:g}, {high:g}] for case {case}, but "
+                    f"a pixel has one of the exclusive classes of {method.data.name!r}; apply a softmax, not a sigmoid"
+                )
 
 
 def write_predictions(path: Path, stored: StoredPredictions) -> None:
+    """Store predictions; hard masks take one bit a pixel, maps stay float32."""
     tensors = {"mean": stored.mean, "mean_log": stored.mean_log}
     metadata = {"case_ids": json.dumps(stored.case_ids), "shape": json.dumps(stored.mean.shape[1:]), "n_samples": "0"}
     metadata |= {"requested": str(stored.requested), "seconds": f"{stored.seconds:.3f}"}
     if stored.samples is not None:
         n, count = stored.samples.shape[:2]
+        metadata["shape"] = json.dumps(stored.samples.shape[2:])  # of one sample: what the packed bits unfold to
         tensors["samples"] = np.packbits(stored.samples.reshape(n, count, -1), axis=-1)
         metadata["n_samples"] = str(count)
-    if stored.raters is not None:
-        tensors["raters"] = stored.raters
+    for name in ("raters", "sample_mean"):
+        if getattr(stored, name) is not None:
+            tensors[name] = getattr(stored, name)
     with replacing(path) as temporary:
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, metadata)
 
@@ -184,4 +231,5 @@ def read_predictions(path: Path) -> StoredPredictions:
         tensors.get("raters"),
         int(metadata["requested"]),
         float(metadata["seconds"]),
+        tensors.get("sample_mean"),
     )

@@ -12,7 +12,8 @@ from ..core.errors import UserError
 from ..datasets.base import Dataset
 from ..methods.base import Method
 from ..metrics import score_case
-from .predictions import predict_cases
+from .class_layout import ClassLayout
+from .predictions import StoredPredictions, predict_cases
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,10 @@ def validate(
     seed: int,
     device: torch.device,
 ) -> float:
-    """Mean validation score over cases (undefined cases are left out; they do not depend on the method)."""
+    """Mean validation score over cases (undefined cases are left out; they do not depend on the method).
+
+    Several classes: the mean over the classes of each one's score against the rest.
+    """
     n_samples = config["validate_samples"] if output == "samples" else 2
     stored = predict_cases(method, dataset, indices, n_samples, seed, device)
     masks, valid = dataset.arrays(indices)[1:]
@@ -44,12 +48,24 @@ def validate(
             f"mend its stage_gives"
         )
     metric = SCORES[output].metric
+    layout = ClassLayout.of(method.data)
     values = []
     for i in range(len(indices)):
-        given: dict[str, Any] = {"samples": stored.mean[i][None] > 0.5, "mean_prob": stored.mean[i]}
-        if output == "samples" and stored.samples is not None:
-            given = {"samples": stored.samples[i]}
-        elif stored.raters is not None and output == "raters":
-            given = {"samples": stored.raters[i] > 0.5, "rater_probs": stored.raters[i]}
-        values.append(score_case(masks[i].astype(bool), rater_valid=valid[i], metrics=[metric], **given)[metric])
+        classes = [
+            score_case(layout.plane(masks[i], k), rater_valid=valid[i], metrics=[metric], **given)[metric]
+            for k, given in enumerate(_given(stored, i, output, layout))
+        ]
+        values.append(np.mean(classes))
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def _given(stored: StoredPredictions, i: int, output: str, layout: ClassLayout) -> list[dict[str, Any]]:
+    """What the score of a stage is computed from, for each class of the i-th case."""
+    if output == "samples":
+        planes = layout.hard(stored.mean[i])[None] if stored.samples is None else layout.split(stored.samples[i])
+        return [{"samples": planes[:, k]} for k in range(layout.classes)]
+    if output == "raters" and stored.raters is not None:
+        masks = layout.hard(stored.raters[i])
+        return [{"rater_probs": masks[:, k]} for k in range(layout.classes)]
+    mean = layout.foreground(stored.mean[i])
+    return [{"mean_prob": m} for m in mean]
