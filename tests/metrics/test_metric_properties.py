@@ -223,7 +223,9 @@ def test_binary_class_map_and_volume_agree(raters, samples):
     """The same masks as booleans, as a class map, and as a flat volume."""
     want = score_case(raters, samples)
     same(want, score_case(raters.astype(np.uint8), samples.astype(np.int64)), tolerance=0)
-    same(want, score_case(raters[:, None], samples[:, None]), tolerance=0)
+    # In a volume of one slice every pixel is on the border.
+    flat = [name for name in want if info_of(name)["family"] != "surface"]
+    same(want, score_case(raters[:, None], samples[:, None]), flat, tolerance=0)
     same(want, score_case(raters.astype(float), samples.astype(np.float32)), tolerance=0)
     several = score_case(raters * 2, samples * 2, classes=[2])
     same(want, several, tolerance=0)
