@@ -42,6 +42,7 @@ SCORE_COLUMNS = (
 )
 _CANONICAL = ("", "canonical")
 _REGION = "box"  # canonical for region-dependent metrics on the leaderboard (metrics.md 5.3)
+FULL = "full"  # the variant that stands for their other region, all pixels
 Key = tuple[str, str, str, int]
 
 
@@ -127,7 +128,7 @@ def _series_keys(heads: pd.DataFrame) -> tuple[list[Key], list[str]]:
         metric = f"{line.metric.removesuffix('.each')}[{line.rater}]" if line.rater else line.metric
         variant = "" if line.variant in _CANONICAL else line.variant
         if line.metric in boxed and line.region != _REGION:
-            variant = f"{variant} {line.region or 'full'}".strip()
+            variant = f"{variant} {line.region or FULL}".strip()
         samples = 0 if np.isnan(line.n_samples) else int(line.n_samples)
         keys.append((line.output, metric, variant, samples))
     return keys, list(text["label"])
@@ -145,7 +146,8 @@ def _merged_labels(cell: _CellValues, labels: list[str]) -> _CellValues:
         block = cell.values[:, pick]
         keys.append(key)
         values.append(block.mean(1))  # a class that is undefined makes the mean undefined
-        undefined.append(cell.undefined[:, pick].max(1))
+        codes = cell.undefined[:, pick]
+        undefined.append(np.where((codes == BY_DATA).any(1), np.uint8(BY_DATA), codes.max(1)))
         present.append(cell.present[:, pick].all(1))
         if len(found) > 1:
             output, metric, variant, samples = key

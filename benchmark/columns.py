@@ -62,9 +62,40 @@ SAMPLE_COLUMNS = (
     Column("dice_max_rater_to_sample", "Dice max", "best sample for each reader (dice_max_rater_to_sample)"),
     Column("dice_match", "Dice match", "best one-to-one choice of a sample for each reader"),
     Column("ncc", "NCC", "correlation of the uncertainty map with the readers' cross-entropy maps"),
-    Column("ece", "ECE", "calibration error of the mean map against the vote share, box around the readers' masks"),
-    Column("brier", "Brier", "mean squared error of the mean map against the vote share, same box", digits=4),
+    Column("mode_tv", "Modes", "total variation between how often samples and readers take each reader's mask"),
+    Column("ci", "CI", "collective insight: harmonic mean of sensitivity, Dice max and diversity agreement"),
     Column("empty_share_samples", "Empty", "share of empty samples"),
+)
+_FULL = "the same over the whole image, which easy background dominates"
+CALIBRATION_COLUMNS = (
+    Column("dice_soft", "Dice soft", "mean map against the vote share, the primary number of this part", interval=True),
+    Column(
+        "brier",
+        "Brier",
+        "mean squared error of the mean map against the vote share, in the box around the readers' masks",
+        interval=True,
+        digits=4,
+    ),
+    Column("brier.full", "Brier full", _FULL, digits=4),
+    Column("ece", "ECE", "calibration error of the mean map against the vote share, 10 bins, same box", interval=True),
+    Column("ece.full", "ECE full", _FULL),
+    Column("nll", "NLL", "cross entropy of vote share and mean map, in nats; 0 cannot be reached where readers differ"),
+    Column("nll.full", "NLL full", _FULL),
+    Column("ace", "ACE", "calibration error over bins of equal mass, same box"),
+    Column("mce", "MCE", "largest calibration gap of a bin, same box"),
+    Column("ece.rater", "ECE reader", "calibration error of the map meant for a reader against that reader's mask"),
+    Column("brier.rater", "Brier reader", "mean squared error of the same", digits=4),
+)
+BORDER_COLUMNS = (
+    Column(
+        "hd95",
+        "HD95",
+        "95th percentile distance of the borders of mask and reader, mean over readers; mm, or pixels without spacing",
+        interval=True,
+        digits=2,
+    ),
+    Column("assd", "ASSD", "mean distance of the borders, same unit", digits=2),
+    Column("nsd", "NSD", "share of the borders within one pixel of each other"),
 )
 RATER_MEAN = Column("dice_rater", "Dice mean", "mean over the readers of a case, then over cases", interval=True)
 RATER_OVER = Column(

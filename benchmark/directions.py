@@ -35,6 +35,14 @@ def depends_on_samples(metric: str) -> bool:
     return bool(_info(metric).get("depends_on_samples", False))
 
 
+def compared_at_equal_samples(metric: str) -> bool:
+    """Whether rows are compared at one S only.
+
+    A mean map is compared as it is: a deterministic one would otherwise have no rival (metrics.md 14, rule 2).
+    """
+    return depends_on_samples(metric) and track(metric) != "mean"
+
+
 def worst_value(metric: str) -> float:
     """The value that stands in where a method leaves a metric undefined (metrics.md 12); NaN if there is none."""
     worst = _info(metric).get("worst")

@@ -7,6 +7,8 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from .columns import (
+    BORDER_COLUMNS,
+    CALIBRATION_COLUMNS,
     OUTPUT_NOTES,
     RATER_EXTRA,
     RATER_MEAN,
@@ -17,7 +19,7 @@ from .columns import (
     base_metric,
     rater_column,
 )
-from .directions import depends_on_samples, direction
+from .directions import compared_at_equal_samples, direction
 from .sheet import Kind, Line, Score, Sheet
 
 NOT_CLAIMED = "n/a"
@@ -146,6 +148,29 @@ def sample_table(sheet: Sheet) -> Table:
     return assemble(sheet, "Samples and mean map", ["method", "output", "kind", "S"], leads, columns)
 
 
+def calibration_table(sheet: Sheet) -> Table | None:
+    """The mean map as a probability, and the maps meant for the readers; None before they were scored as such."""
+    return _of_some("Calibration of the maps", sheet, CALIBRATION_COLUMNS, "ece")
+
+
+def border_table(sheet: Sheet) -> Table | None:
+    """Distances between the borders of the masks meant for the readers (or the common mask) and the readers'."""
+    return _of_some("Borders of the masks for the readers", sheet, BORDER_COLUMNS, "hd95")
+
+
+def _of_some(title: str, sheet: Sheet, columns: Sequence[Column], main: str) -> Table | None:
+    """A table of the lines that claim one of the columns; None without the main one."""
+    if not sheet.has(main):
+        return None
+    shown = [c for c in columns if sheet.has(c.metric)]
+    leads = [[Entry(name_of(sheet, line)), Entry(output_of(sheet, line)), Entry(line.kind)] for line in sheet.lines]
+    table = assemble(sheet, title, ["method", "output", "kind"], leads, shown)
+    claims = [any(sheet.score(line, c.metric) is not None for c in shown) for line in sheet.lines]
+    table.lines = [line for line, claimed in zip(table.lines, claims, strict=True) if claimed]
+    table.notes += mark_notes(sheet, shown)
+    return table
+
+
 def rater_columns(sheet: Sheet) -> list[Column]:
     extra = [c for c in (RATER_MEAN, RATER_OVER, *RATER_EXTRA) if sheet.has(c.metric)]
     return [*(rater_column(r) for r in sheet.raters), *extra]
@@ -266,7 +291,7 @@ def mark_notes(sheet: Sheet, columns: Sequence[Column], spread: bool = True) -> 
         notes.append(f"{FEWER} some cells of this row have no result; the mean is over fewer cases or runs")
     if spread and any(not math.isnan(s.sd_seeds) for s in found):
         notes.append("±: standard deviation over seeds of the mean; case values are averaged over seeds first")
-    if any(depends_on_samples(base_metric(c.metric)) for c in columns) and sheet.table_samples:
+    if any(compared_at_equal_samples(base_metric(c.metric)) for c in columns) and sheet.table_samples:
         notes.append(
             f"bold: best of the methods' own outputs; sample metrics are compared at S = {sheet.table_samples} only"
         )

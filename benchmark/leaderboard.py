@@ -15,7 +15,18 @@ from .collect import find_cells
 from .columns import SAMPLE_COLUMNS, base_metric
 from .directions import track
 from .groups import Group, make_groups
-from .layout import Table, cost_table, header_notes, mark_notes, output_notes, rater_columns, rater_table, sample_table
+from .layout import (
+    Table,
+    border_table,
+    calibration_table,
+    cost_table,
+    header_notes,
+    mark_notes,
+    output_notes,
+    rater_columns,
+    rater_table,
+    sample_table,
+)
 from .markup import document
 from .sheet import Sheet
 
@@ -119,6 +130,7 @@ def tables_of(sheet: Sheet) -> list[Table]:
     if raters is not None:
         raters.notes += mark_notes(sheet, rater_columns(sheet))
         found.append(raters)
+    found += [table for table in (border_table(sheet), calibration_table(sheet)) if table is not None]
     if sheet.group.methods:
         found.append(cost_table(sheet))
     return found

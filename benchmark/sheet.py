@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from .aggregate import score_group
+from .aggregate import FULL, score_group
 from .columns import HUMAN_OUTPUTS, REAL_ORDER, TRIVIAL, Column, base_metric
-from .directions import depends_on_samples, direction
+from .directions import compared_at_equal_samples, direction
 from .groups import Group, Row
 
 Kind = Literal["human", "method", "trivial"]
@@ -50,7 +50,7 @@ class Score:
 
 
 class Sheet:
-    """The canonical scores of a group.
+    """The canonical scores of a group; those over the whole image instead of the box have the id ``<metric>.full``.
 
     Args:
         group: a table of `groups.make_groups`.
@@ -62,8 +62,9 @@ class Sheet:
         self.scores = score_group(group) if scores is None else scores
         names = list(Score.__dataclass_fields__)
         self._found: dict[tuple[int, str, str], Score] = {}
-        for record in self.scores[self.scores["variant"] == ""].to_dict("records"):
-            key = (int(record["row"]), str(record["output"]), str(record["metric"]))
+        for record in self.scores[self.scores["variant"].isin(("", FULL))].to_dict("records"):
+            metric = str(record["metric"]) + (f".{FULL}" if record["variant"] == FULL else "")
+            key = (int(record["row"]), str(record["output"]), metric)
             old = self._found.get(key)
             if old is None or old.n_samples < record["n_samples"]:  # the full set; subsets are for curves
                 self._found[key] = Score(**{name: record[name] for name in names})
@@ -134,7 +135,7 @@ class Sheet:
         Metrics that depend on the number of samples are compared at the table's S only.
         """
         way = direction(base_metric(column.metric))
-        at_s = depends_on_samples(base_metric(column.metric))
+        at_s = compared_at_equal_samples(base_metric(column.metric))
         candidates: dict[Line, float] = {}
         for line in self.lines:
             score = self.score(line, column.metric)
