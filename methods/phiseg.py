@@ -25,7 +25,7 @@ from .losses import draw_rater, mean_valid, pick_rater
 from .modes import evaluating
 from .phiseg_deviations import DEVIATIONS
 from .phiseg_layers import BN_MOMENTUM, GaussianMap, Upsampling, kl_maps, partial_sums, pixel_sum_cross_entropy
-from .phiseg_networks import LatentHierarchy, Likelihood
+from .phiseg_networks import ImageParts, LatentHierarchy, Likelihood
 
 _IMAGES_AT_ONCE = 32
 
@@ -76,7 +76,15 @@ class PHiSeg(Method):
             "authors: the reference graph with its quirks; plain: what a straightforward PyTorch version would be "
             "(half-pixel upsampling, one batch-norm update a step, 1x1 means at every level)",
         ] = "authors",
-        widths: Annotated[Widths, "channels of the resolution levels, finest first"] = (32, 64, 128, 192, 192, 192, 192),
+        widths: Annotated[Widths, "channels of the resolution levels, finest first"] = (
+            32,
+            64,
+            128,
+            192,
+            192,
+            192,
+            192,
+        ),
         latent_levels: Annotated[int, Field(ge=1), "latent levels L, at most as many as widths (7_5: 5, 7_1: 1)"] = 5,
         latent: Annotated[int, Field(ge=1), "channels of the code of each level"] = 2,
         encoder_convs: Annotated[int, Field(ge=1), "convolutions a resolution level of prior and posterior"] = 3,
@@ -118,8 +126,8 @@ class PHiSeg(Method):
                 f"method.widths={list(widths)}; give fewer latent levels or more widths"
             )
         chosen = FIDELITIES[fidelity]
-        upsample = upsample or chosen.upsample
-        top_mean_kernel = top_mean_kernel or chosen.top_mean_kernel
+        stencil: Upsampling = upsample or chosen.upsample
+        mean_kernel: int = top_mean_kernel or chosen.top_mean_kernel
         self.bn_generative_update = (
             bn_generative_update if bn_generative_update is not None else chosen.bn_generative_update
         )
@@ -136,13 +144,11 @@ class PHiSeg(Method):
         self.outputs = data.classes + 1 if self.softmax else data.classes
 
         def hierarchy(inputs: int) -> LatentHierarchy:
-            return LatentHierarchy(
-                inputs, self.widths, latent_levels, latent, encoder_convs, upsample, top_mean_kernel
-            )
+            return LatentHierarchy(inputs, self.widths, latent_levels, latent, encoder_convs, stencil, mean_kernel)
 
         self.posterior = hierarchy(data.channels + self.outputs)
         self.prior = hierarchy(data.channels)
-        self.likelihood = Likelihood(self.outputs, self.widths, latent_levels, latent, upsample)
+        self.likelihood = Likelihood(self.outputs, self.widths, latent_levels, latent, stencil)
         self._set_bn_momentum(bn_momentum)
         if output_bias is not None:
             # On the coarsest level alone: it is part of every partial sum.
@@ -206,11 +212,11 @@ class PHiSeg(Method):
         """One rater's mask as B×C×H×W in {0, 1}: one-hot with the background first, or the overlapping classes."""
         return F.one_hot(mask.long(), self.outputs).movedim(-1, 1) if self.softmax else mask
 
-    def encode_prior(self, images: Tensor) -> Any:
+    def encode_prior(self, images: Tensor) -> ImageParts:
         """The prior's image parts of images B×C×H×W."""
         return self.prior.encode(images - 0.5 if self.centre_image else images)
 
-    def encode_posterior(self, images: Tensor, target: Tensor) -> Any:
+    def encode_posterior(self, images: Tensor, target: Tensor) -> ImageParts:
         """The posterior's image parts of images and targets B×C×H×W; it sees the one-hot mask - 0.5."""
         return self.posterior.encode(torch.cat([images - 0.5 if self.centre_image else images, target - 0.5], 1))
 
@@ -276,9 +282,7 @@ class PHiSeg(Method):
         bytes_per_row = self.likelihood.peak_channels * images[0, 0].numel() * images.element_size()
         samples = []
         with evaluating(self):
-            for part, part_seeds in zip(
-                images.split(_IMAGES_AT_ONCE), _cut(seeds, _IMAGES_AT_ONCE), strict=True
-            ):
+            for part, part_seeds in zip(images.split(_IMAGES_AT_ONCE), _cut(seeds, _IMAGES_AT_ONCE), strict=True):
                 noise = torch.cat([seeded_noise(n_samples, sum(counts), seed, images) for seed in part_seeds])
                 image_parts = self.encode_prior(part)
                 owner = torch.arange(len(part), device=images.device).repeat_interleave(n_samples)
@@ -299,7 +303,8 @@ class PHiSeg(Method):
 
     def _chunks(self, rows: int, bytes_per_row: int, device: torch.device) -> Sequence[slice]:
         if self.sample_chunk is None:
-            return list(chunks(rows, bytes_per_row, device))
+            # On the CPU a quarter of the usual chunk: these maps have many channels, and large ones are slower.
+            return list(chunks(rows, bytes_per_row * (4 if device.type == "cpu" else 1), device))
         return [slice(start, start + self.sample_chunk) for start in range(0, rows, self.sample_chunk)]
 
 
@@ -310,6 +315,6 @@ def _cut(items: list[int], size: int) -> list[list[int]]:
 def _size_message(size: Sequence[int], levels: int) -> str:
     return (
         f"PHiSeg with {levels} resolution levels halves the image {levels - 1} times, and "
-        f"{'x'.join(map(str, size))} pixels are no multiple of {2 ** (levels - 1)}; give images of such a size or fewer "
-        f"method.widths"
+        f"{'x'.join(map(str, size))} pixels are no multiple of {2 ** (levels - 1)}; give images of such a size "
+        f"or fewer method.widths"
     )

@@ -63,8 +63,8 @@ DEVIATIONS = (
     ),
     Deviation(
         "augmentation",
-        "rotation up to 10 degrees and a crop of 98 to 128 pixels resized to 128, for half of the images; flips are set "
-        "in the configuration and read under another name, so that none takes effect",
+        "rotation up to 10 degrees and a crop of 98 to 128 pixels resized to 128, for half of the images; flips are "
+        "set in the configuration and read under another name, so that none takes effect",
         "the suite's, the same for all methods",
         "train.augment=none is the nearest; the authors' is not offered",
     ),

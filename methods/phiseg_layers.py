@@ -1,9 +1,10 @@
-"""Building blocks of PHiSeg: [convolution, batch norm, ReLU], two bilinear upsamplings, maps of Gaussians and their KL."""
+"""Building blocks of PHiSeg: convolution with batch norm, upsampling, maps of Gaussians, and the terms of the loss."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -80,7 +81,7 @@ class ConvBnRelu(nn.Module):
 
 def block(*widths: int) -> nn.Sequential:
     """`ConvBnRelu` layers of these channels, from input to output."""
-    return nn.Sequential(*(ConvBnRelu(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)))
+    return nn.Sequential(*(ConvBnRelu(a, b) for a, b in pairwise(widths)))
 
 
 class Double(nn.Module):

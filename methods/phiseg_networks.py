@@ -144,9 +144,7 @@ class LatentHierarchy(nn.Module):
             images: from `encode`.
             codes: B×Z×h×w of each level, finest first.
         """
-        lower = [
-            level(part, coarser) for level, part, coarser in zip(self.lower, images.parts, codes[1:], strict=True)
-        ]
+        lower = [level(part, coarser) for level, part, coarser in zip(self.lower, images.parts, codes[1:], strict=True)]
         return [*lower, images.top]
 
 
