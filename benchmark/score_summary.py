@@ -96,7 +96,7 @@ def entries_of(
 def _worst(metric: str, case: Case) -> float:
     """The metric's worst value; of a distance in the image its diagonal, which differs from case to case."""
     worst = worst_value(metric)
-    if math.isnan(worst) and str(info_of(metric)["unit"]).startswith("mm"):
+    if math.isnan(worst) and info_of(metric)["family"] == "surface":
         return case.diagonal
     return worst
 
