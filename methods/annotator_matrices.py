@@ -1,11 +1,12 @@
 """Confusion matrices of annotators: one per annotator, or one per annotator and pixel predicted from the features.
 
 Everywhere ``A[i, j] = P(annotator says i | truth is j)``: columns sum to 1. Shapes: N annotations an image (all R
-annotators, or one drawn per image), G independent label groups (1, or K overlapping classes of two labels each), C labels.
+annotators, or one drawn per image), G independent groups of labels (1, or K overlapping classes), C labels each.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal
 
@@ -105,7 +106,7 @@ class PixelMatrices(nn.Module):
         self.form: Form = form
         each = labels**2 if rank is None else 2 * rank * labels + 1
         sizes = [features, width, width, width, width]
-        self.blocks = nn.ModuleList(RaterBlock(raters, a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.blocks = nn.ModuleList(RaterBlock(raters, a, b) for a, b in itertools.pairwise(sizes))
         self.last = RaterConv(raters, width, groups * each, 1, bias=True)
         if form == "softmax":
             start = torch.zeros(each)
@@ -114,6 +115,7 @@ class PixelMatrices(nn.Module):
                 start[:: labels + 1] = logit
             else:
                 start[-1] = logit
+            assert self.last.bias is not None
             with torch.no_grad():
                 self.last.weight.mul_(0.1)  # near `diagonal` at every pixel, yet with a gradient to all layers
                 self.last.bias.copy_(start.repeat(groups).expand(raters, -1))

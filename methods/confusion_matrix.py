@@ -47,20 +47,20 @@ class Fidelity:
     trace_sign: Literal[1, -1]
     trace_warmup: int
     annotators: Literal["all", "one"]
-    matrix_lr_scale: float
+    matrix_lr_scale: float | None  # None: by method
     output_bias: float
     magnify: bool
 
 
 FIDELITY = {
-    "default": Fidelity("softmax", "probs", "nll", 0.01, 1, 200, "all", 10.0, -4.0, False),
+    "default": Fidelity("softmax", "probs", "nll", 0.01, 1, 200, "all", None, -4.0, False),
     "authors": Fidelity("softplus", "probs", "ce_on_probs", 1.5, 1, 0, "all", 1.0, 0.0, True),
     "pionono": Fidelity("softplus", "logits", "dice", 1.0, -1, 0, "one", 100.0, 0.0, False),
 }
 
 
 class ConfusionMatrix(Method):
-    """The truth ``p``, annotators that see ``A_r p``, and the loss ``Σ_r [-mean log (A_r p)[y_r]] + λ Σ_r mean tr A_r``.
+    """A truth ``p``, annotators that see ``A_r p``, and the loss ``Σ_r [-mean log (A_r p)[y_r]] + λ Σ_r mean tr A_r``.
 
     The trace makes truth and annotators identifiable: among all pairs that explain the annotations the one with the
     least reliable annotators is taken, from a start at which they are reliable. Binary data have two labels, background
@@ -74,6 +74,7 @@ class ConfusionMatrix(Method):
     needs_identity: ClassVar[bool] = True
     multiclass: ClassVar[bool] = True
     deviations: ClassVar[tuple[Deviation, ...]] = DEVIATIONS
+    default_lr_scale: ClassVar[float] = 1.0
 
     @classmethod
     def label(cls, hparams: dict[str, Any]) -> str:
@@ -120,7 +121,9 @@ class ConfusionMatrix(Method):
             Literal["all", "one"] | None, "annotators of an image in a step: all, or one drawn; null: by fidelity"
         ] = None,
         matrix_lr_scale: Annotated[
-            float | None, Field(gt=0), "learning rate of the matrices over that of the rest; null: by fidelity"
+            float | None,
+            Field(gt=0),
+            "learning rate of the matrices over that of the rest; null: by fidelity (10 or, for cm_pixel, 1; 1; 100)",
         ] = None,
         output_bias: Annotated[
             float | None, "initial bias of the foreground logits; null: by fidelity (-4, 0, 0)"
@@ -146,7 +149,7 @@ class ConfusionMatrix(Method):
         self.trace_sign: int = pick(trace_sign, "trace_sign")
         self.trace_warmup: int = pick(trace_warmup, "trace_warmup")
         self.one_annotator = pick(annotators, "annotators") == "one"
-        self.matrix_lr_scale: float = pick(matrix_lr_scale, "matrix_lr_scale")
+        self.matrix_lr_scale: float = pick(matrix_lr_scale, "matrix_lr_scale") or self.default_lr_scale
 
         self.trunk: Backbone
         if backbone == "unet_zhang":
@@ -288,6 +291,14 @@ class ConfusionMatrix(Method):
                 means.append(self._layout(logits.softmax(2), 1))
         return Prediction(raters=torch.cat(raters), mean=torch.cat(means))
 
+    @torch.no_grad()
+    def average_matrices(self, images: Tensor) -> Tensor:
+        """Matrices averaged over the pixels of each image, B×R×G×C×C: what Zhang et al. compare with the true ones."""
+        if isinstance(self.matrices, GlobalMatrices):
+            return self.matrices.matrices().expand(len(images), -1, -1, -1, -1)
+        with evaluating(self):
+            return self.matrices.matrices(self.trunk(images)).mean((-2, -1))
+
     def _channels_each(self) -> int:
         """Channels at full resolution that one annotator takes at prediction."""
         return 2 * self.groups * self.labels
@@ -303,6 +314,9 @@ class ConfusionMatrix(Method):
 
 class CMGlobal(ConfusionMatrix):
     """One confusion matrix per annotator, the same for every pixel and image."""
+
+    # A few numbers that must get somewhere within a run; the heads of cm_pixel are networks.
+    default_lr_scale: ClassVar[float] = 10.0
 
     def build_matrices(self) -> GlobalMatrices:
         return GlobalMatrices(self.data.raters, self.groups, self.labels, self.form, self.init_diagonal)

@@ -7,8 +7,8 @@ from .base import Deviation
 DEVIATIONS = (
     Deviation(
         "binary data",
-        "D-Persona's port has one output channel: every matrix is the number 1, gets no gradient, and all rater maps are "
-        "the consensus (one plain U-Net on randomly chosen raters)",
+        "D-Persona's port has one output channel: every matrix is the number 1, gets no gradient, and all rater maps "
+        "are the consensus (one plain U-Net on randomly chosen raters)",
         "two labels, background and foreground",
         "none; unet_label_sampling is what its rows CM-Global and CM-Pixel are",
         "the matrices exist",
@@ -71,7 +71,7 @@ DEVIATIONS = (
     Deviation(
         "learning rate of the matrices",
         "that of the network (Zhang et al.), 100 times that (Pionono's port)",
-        "10 times that of the network",
+        "10 times that of the network for cm_global, that of the network for cm_pixel",
         "matrix_lr_scale, fidelity=authors (1) or fidelity=pionono (100)",
     ),
     Deviation(

@@ -121,17 +121,17 @@ class PiononoHead(nn.Module):
     ) -> Tensor:
         """Means over T of logits, or of `activation` of them: B×G×C×H×W of codes B×G×T×D. No gradient is needed."""
         groups, count = codes.shape[1:3]
-        share = torch.eye(groups, device=codes.device, dtype=codes.dtype).repeat_interleave(count, 1) / count
+        member = torch.eye(groups, device=codes.device, dtype=codes.dtype).repeat_interleave(count, 1)
         total: Tensor | None = None
         first = 0
         for hidden in self._hidden(features, codes.flatten(1, 2)):
             maps = self._last(hidden)
             maps = maps if activation is None else activation(maps)
-            part = torch.einsum("gs,bschw->bgchw", share[:, first : first + maps.shape[1]], maps)
+            part = torch.einsum("gs,bschw->bgchw", member[:, first : first + maps.shape[1]], maps)
             total = part if total is None else total.add_(part)
             first += maps.shape[1]
         assert total is not None
-        return total
+        return total / count  # not shares that are summed: rounded, they may add up to more than 1
 
     def _hidden(self, features: Tensor, codes: Tensor) -> Iterator[Tensor]:
         """Last hidden maps B×s×F×H×W, chunk after chunk."""
