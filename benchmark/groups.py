@@ -93,6 +93,16 @@ class Group:
         return tuple(str(r) for r in self._data.get("rater_ids", ()))
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the foreground classes; empty for binary data."""
+        return tuple(str(c) for c in self._data.get("class_names", ()))
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether a pixel may have several of the classes."""
+        return bool(self._data.get("overlapping"))
+
+    @property
     def identity_kind(self) -> str:
         """``none``, ``derived``, ``consistent`` or ``synthetic``."""
         return str(self._data.get("identity") or "none")

@@ -262,7 +262,14 @@ def header_notes(sheet: Sheet) -> list[str]:
     half = (
         f"with {raters} readers, {raters // 2} of {raters} votes are background" if raters and raters % 2 == 0 else ""
     )
-    notes.append("mask = probability > 0.5; majority is strict" + (f": {half}" if half else ""))
+    if group.class_names:
+        named = ", ".join(f"{k + 1} = {name}" for k, name in enumerate(group.class_names))
+        notes.append(
+            f"{len(group.class_names)} classes ({named}): each is scored against the rest, a number is the mean over "
+            f"the classes; those of one class stand in leaderboard.csv as metric{{class}}"
+        )
+    mask = "most probable class" if group.class_names and not group.overlapping else "probability > 0.5"
+    notes.append(f"mask = {mask}; majority is strict" + (f": {half}" if half else ""))
     rules = sorted({str((c.spec.get("train") or {}).get("select", "")) for r in group.methods for c in r.cells} - {""})
     said = {"last": "last step", "best": "best on validation patients"}
     if rules:

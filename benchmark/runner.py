@@ -155,6 +155,7 @@ def _cell(results: Path, data: Any, config: dict[str, Any], fold: int, seed: int
             "notice": data.notice,
             "identity": description.identity,
             "rater_ids": list(description.rater_ids),
+            **_classes(data, description),
         },
         "fold": fold,
         "seed": seed,
@@ -164,6 +165,14 @@ def _cell(results: Path, data: Any, config: dict[str, Any], fold: int, seed: int
     spec["train_key"] = train_key(spec)
     spec["eval_key"] = eval_key(spec, metric_versions())
     return Cell.plan(results, spec)
+
+
+def _classes(data: Any, description: Any) -> dict[str, Any]:
+    """What the tables say of several classes; nothing of binary data, whose keys are older than this."""
+    if description.classes == 1:
+        return {}
+    names = data.store.meta.get("class_names") or [str(k + 1) for k in range(description.classes)]
+    return {"class_names": list(names), "overlapping": description.overlapping}
 
 
 def _digest(option: str, value: str) -> str:

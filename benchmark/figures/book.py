@@ -120,9 +120,10 @@ def _jobs(sheets: Sequence[Sheet]) -> list[Job]:
             )
             subject = f"{row.name} on {group.title}"
             cells = tuple(row.cells)
-            jobs.append(
-                Job("qualitative", f"qualitative__{stem}", subject, cells[:1], partial(_qualitative, group, row))
-            )
+            for k, name_of_class in enumerate(group.class_names or ("",)):
+                mark, said = (f"-class{k + 1}", f", class {name_of_class}") if name_of_class else ("", "")
+                draw = partial(_qualitative, group, row, k)
+                jobs.append(Job("qualitative", f"qualitative__{stem}{mark}", subject + said, cells[:1], draw))
             jobs.append(Job("curves", f"curves__{stem}", subject, cells, partial(_curves, group, row)))
         every = tuple(cell for row in group.rows for cell in row.cells)
         stem = f"{slug(name)}{tail}"
@@ -138,10 +139,10 @@ def _rank(sheet: Sheet) -> tuple[Any, ...]:
 
 
 # Drawing modules are imported when a figure is drawn: listing jobs needs neither matplotlib nor the predictions.
-def _qualitative(group: Group, row: Row) -> tuple[Figure, pd.DataFrame]:
+def _qualitative(group: Group, row: Row, k: int) -> tuple[Figure, pd.DataFrame]:
     from . import qualitative
 
-    return qualitative.draw(group, row)
+    return qualitative.draw(group, row, k)
 
 
 def _curves(group: Group, row: Row) -> tuple[Figure, pd.DataFrame]:

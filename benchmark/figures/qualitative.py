@@ -72,8 +72,8 @@ def crop_box(masks: Sequence[NDArray[np.bool_]], shape: tuple[int, int]) -> tupl
     return box[0], box[1]
 
 
-def draw(group: Group, row: Row) -> tuple[Figure, pd.DataFrame]:
-    """The grid of one row, from its first fold and seed.
+def draw(group: Group, row: Row, k: int = 0) -> tuple[Figure, pd.DataFrame]:
+    """The grid of one row and its k-th class (from 0), from its first fold and seed.
 
     Raises:
         LeftOut: no finished cell, no stored predictions, or data that cannot be opened.
@@ -81,7 +81,7 @@ def draw(group: Group, row: Row) -> tuple[Figure, pd.DataFrame]:
     if not row.cells:
         raise LeftOut("no finished cell")
     cell = min(row.cells, key=lambda c: (c.spec["fold"], c.spec["seed"]))
-    found = scored(cell)
+    found = scored(cell, k)
     diversity = rater_diversity(found.masks, found.valid)
     cases = chosen_cases(diversity)
     if not cases:
@@ -291,9 +291,10 @@ def _captions(
     below = axes[-1, 0].get_position().y0
     height = figure.get_figheight()
     rule = ", ".join(map(str, PERCENTILES))
+    of_class = f", class {group.class_names[found.k]}" if group.class_names else ""
     # One line each: in a figure without rater maps a longer one would run into the colour bars.
     lines = [
-        (f"{row.name} on {group.title}, fold {cell.spec['fold']}, seed {cell.spec['seed']}", BLACK),
+        (f"{row.name} on {group.title}{of_class}, fold {cell.spec['fold']}, seed {cell.spec['seed']}", BLACK),
         (
             f"Cases at the {rule} % points of the readers' diversity $v_R$ over {len(found.case_ids)} scored cases",
             BLACK,

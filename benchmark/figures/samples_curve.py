@@ -9,7 +9,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..bootstrap import percentile_intervals
-from ..derived import level_sets
 from ..groups import Group, Row
 from .distances import ged_over_samples, rater_diversity
 from .source import LeftOut, Scored, scored
@@ -111,14 +110,19 @@ def _row_curves(row: Row, spread: dict[str, tuple[str, float]]) -> list[pd.DataF
     patient_of: dict[str, str] = {}
     sizes: list[int] = []
     for cell in row.cells:
-        found = scored(cell)
+        classes = [scored(cell)]
+        classes += [scored(cell, k) for k in range(1, classes[0].layout.classes)]
+        found = classes[0]
         count = int(cell.spec["eval"]["n_samples"]) if found.stored.samples is None else found.stored.samples.shape[1]
         sizes = [s for s in SIZES if s <= count]
-        diversity = rater_diversity(found.masks, found.valid)
+        diversity = np.mean([rater_diversity(one.masks, one.valid) for one in classes], axis=0)
         for i, case in enumerate(found.case_ids):
             patient_of[case] = found.patient_ids[i]
             spread[case] = (found.patient_ids[i], diversity[i])
-            for output, curve in _case_curves(found, i, sizes, count).items():
+            # GED is linear in the distance: that of several classes is the mean of theirs (metrics.md 1.1).
+            of_classes = [_case_curves(one, i, sizes, count) for one in classes]
+            for output in of_classes[0]:
+                curve = np.mean([curves_of_one[output] for curves_of_one in of_classes], axis=0)
                 values.setdefault(output, {}).setdefault(case, []).append(curve)
     frames = []
     for output, by_case in _without_copies(values).items():
@@ -144,7 +148,7 @@ def _case_curves(found: Scored, i: int, sizes: list[int], count: int) -> dict[st
     raters = found.masks[i][found.valid[i]]
     if not len(raters):
         return {}
-    levels = level_sets(found.stored.mean[i], count)
+    levels = found.levels(i, count)
     if found.stored.samples is None:  # a deterministic method: its level sets begin with its own mask
         return {"levels": ged_over_samples(levels, raters, sizes)}
     samples = found.stored.samples[i]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import UserError
 from ...core.hashing import digest
+from ..class_layout import ClassLayout
 from ..collect import StoredCell
 
 if TYPE_CHECKING:
@@ -26,24 +27,34 @@ class LeftOut(Exception):
 
 @dataclass
 class Scored:
-    """The scored cases of one cell, in the order of their case ids.
+    """The scored cases of one cell, in the order of their case ids, seen as binary masks of one class.
 
     Attributes:
         dataset: the opened data set.
+        layout: of its classes.
+        k: the class, from 0.
         indices: N indices into it.
         case_ids, patient_ids: N ids.
         masks: N×R×H×W bool, readers in the order of the cell's identity.
         valid: N×R bool.
-        stored: predictions of these cases, as many samples as the evaluation used.
+        stored: predictions of these cases for this class, as many samples as the evaluation used.
+        maps: their mean maps with all channels.
     """
 
     dataset: Dataset
+    layout: ClassLayout
+    k: int
     indices: NDArray[np.intp]
     case_ids: list[str]
     patient_ids: list[str]
     masks: NDArray[np.bool_]
     valid: NDArray[np.bool_]
     stored: StoredPredictions
+    maps: NDArray[np.float32]
+
+    def levels(self, i: int, n: int) -> NDArray[np.bool_]:
+        """n nested level sets of the i-th mean map."""
+        return np.asarray(self.layout.level_sets(self.maps[i], n)[:, self.k])
 
     def image(self, i: int) -> NDArray[np.float32]:
         """C×H×W of the i-th scored case."""
@@ -92,11 +103,11 @@ def dataset_of(cell: StoredCell) -> Dataset:
     return found
 
 
-def scored(cell: StoredCell) -> Scored:
-    """Masks and predictions of the scored cases of a finished cell.
+def scored(cell: StoredCell, k: int = 0) -> Scored:
+    """Masks and predictions of the scored cases of a finished cell, for the k-th class (from 0).
 
     Raises:
-        LeftOut: no stored predictions, data that cannot be opened, or cases that are no binary 2D images.
+        LeftOut: no stored predictions, data that cannot be opened, or cases that are no 2D images.
     """
     from ..cell import Cell
     from ..predictions import read_predictions
@@ -106,8 +117,9 @@ def scored(cell: StoredCell) -> Scored:
         raise LeftOut(f"{cell.name} stores no predictions")
     dataset = dataset_of(cell)
     description = dataset.describe()
-    if description.spatial_dims != 2 or description.classes != 1:
-        raise LeftOut("drawn for 2D images with one foreground class only")
+    if description.spatial_dims != 2:
+        raise LeftOut("drawn for 2D images only")
+    layout = ClassLayout.of(description)
     frame = cell.metrics(("case_id", "patient_id")).drop_duplicates()
     patient_of = dict(zip(frame["case_id"].astype(str), frame["patient_id"].astype(str), strict=True))
     position = {record.case_id: i for i, record in enumerate(dataset.records)}
@@ -123,12 +135,33 @@ def scored(cell: StoredCell) -> Scored:
         raise LeftOut(f"the predictions of {cell.name} do not cover its scored cases")
     indices = np.array([position[c] for c in case_ids])
     masks, valid = dataset.arrays(indices)[1:]
+    chosen = stored.select(case_ids, count)
     return Scored(
         dataset,
+        layout,
+        k,
         indices,
         case_ids,
         [patient_of[c] for c in case_ids],
-        masks.astype(bool),
+        layout.plane(masks, k),
         valid,
-        stored.select(case_ids, count),
+        _of_class(chosen, layout, k),
+        chosen.mean,
+    )
+
+
+def _of_class(stored: StoredPredictions, layout: ClassLayout, k: int) -> StoredPredictions:
+    """The predictions of one class as binary ones; a rater's mask of exclusive classes is the most probable class."""
+    if not layout.channels:
+        return stored
+    raters = None
+    if stored.raters is not None:
+        maps = layout.foreground(stored.raters) if layout.kind == "overlapping" else layout.hard(stored.raters)
+        raters = maps[:, :, k].astype(np.float32)
+    return replace(
+        stored,
+        mean=layout.foreground(stored.mean)[:, k],
+        samples=None if stored.samples is None else stored.samples[:, :, k],
+        raters=raters,
+        sample_mean=None,
     )
