@@ -7,7 +7,8 @@ state/                  weights after each finished stage, removed at success
 weights.safetensors     the chosen checkpoint
 predictions/            packed samples, mean maps, rater maps
 train.json              its presence means trained
-eval/<key8>/            metrics.csv, then result.json: its presence means done for this evaluation
+eval/<key8>/            metrics.csv, components-<output>.npz (counts behind the values), then result.json: its presence
+                        means done for this evaluation
 """
 
 from __future__ import annotations

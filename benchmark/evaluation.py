@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..datasets.base import DataDescription, Dataset
-from ..metrics import human_case, score_case
+from ..metrics import human_case
+from ..metrics.case import CaseView
+from ..metrics.components import Components, components_of, save_components
+from ..metrics.inputs import read_case
+from ..metrics.score import evaluate, score_view
+from ..metrics.variants import conventions_of
 from . import derived
 from .class_layout import ClassLayout, Mask
 from .metric_lists import (
     MEAN_METRICS,
     PERSONAL_MAP_METRICS,
-    RATER_METRICS,
+    SET_METRICS,
     UNCERTAINTY_METRICS,
     base_and_region,
     rater_metrics,
@@ -28,6 +34,7 @@ from .predictions import StoredPredictions
 
 COLUMNS = ("case_id patient_id output rater label metric variant region n_samples value reason").split()
 _SORTED = ["output", "metric", "case_id", "rater", "label", "region"]
+_SINGLE = "tab"  # a variant that works in single precision
 _AREAS_AT_ONCE = 64  # cases whose masks are counted together
 Values = dict[str, tuple[Any, str]]  # metric to its value, or list over the raters, and why it is undefined
 
@@ -100,6 +107,7 @@ class Evaluation:
         self.named = description.identity != "none"
         self.rows: list[tuple[Any, ...]] = []
         self.outputs: dict[str, dict[str, Any]] = {}
+        self.components: dict[tuple[str, str], list[Components]] = {}  # by output and class
 
     # -- methods --------------------------------------------------------------------------------
 
@@ -134,13 +142,13 @@ class Evaluation:
         mean, mask = layout.foreground(stored.mean[i])[k], layout.hard(stored.mean[i])[k]
         known: Values | None = None  # diverse, consensus and levels share one mean map
         if stored.samples is not None:
-            known = self._score("diverse", case, layout.split(stored.samples[i])[:, k], mean, mask)
+            known = self._score("diverse", case, layout.split(stored.samples[i])[:, k], mean, mask, keep=True)
         if stored.raters is not None:
             maps = stored.raters[i]
             own = layout.hard(maps)[:, k]
             probabilities = layout.foreground(maps)[:, k]
-            self._score("personalised", case, own, probabilities.mean(0), own, probabilities=probabilities)
-        known = self._score("consensus", case, mask[None], mean, mask, known=known)
+            self._score("personalised", case, own, probabilities.mean(0), own, probabilities, keep=True)
+        known = self._score("consensus", case, mask[None], mean, mask, known=known, keep=known is None)
         if levels is not None:
             self._score("levels", case, levels[:, k], mean, mask, known=known)
 
@@ -168,13 +176,14 @@ class Evaluation:
         if layout.kind == "exclusive":
             case = OneClass(index, "", masks, valid)
             classes = range(1, layout.classes + 1)
-            found = self._values(case, UNCERTAINTY_METRICS, mean_prob=mean, mean_log=logs, classes=list(classes))
-            self._add("diverse", case, count, found)
+            view = self._view(case, mean_prob=mean, mean_log=logs, classes=list(classes))
+            self._add("diverse", case, count, self._values(view, UNCERTAINTY_METRICS))
             return
         for k, label in enumerate(layout.labels):
             case = OneClass(index, label, planes[:, k], valid)
-            one = {"mean_prob": layout.foreground(mean)[k], "mean_log": logs[k] if layout.channels else logs}
-            self._add("diverse", case, count, self._values(case, UNCERTAINTY_METRICS, **one))
+            own_logs = logs[k] if layout.channels else logs
+            view = self._view(case, mean_prob=layout.foreground(mean)[k], mean_log=own_logs)
+            self._add("diverse", case, count, self._values(view, UNCERTAINTY_METRICS))
 
     def _fit_trivial(self, validation: StoredPredictions | None) -> Trivial:
         layout = self.layout
@@ -252,7 +261,7 @@ class Evaluation:
             rater_valid=case.valid,
             seed_axes={"dataset": self.dataset.name, "case": record.case_id},
         )
-        v_raters = self._values(case, ["diversity_raters"])["diversity_raters"][0]
+        v_raters = self._values(self._view(case), ["diversity_raters"])["diversity_raters"][0]
         one = {
             "ged": found["human.loo_ged"],
             "dice_soft": found["human.loo_soft_dice"],
@@ -287,6 +296,7 @@ class Evaluation:
         masks: Mask,
         probabilities: NDArray | None = None,
         known: Values | None = None,
+        keep: bool = False,
     ) -> Values:
         """Rows of one output.
 
@@ -296,38 +306,70 @@ class Evaluation:
             masks: R×H×W, a mask for each rater, or H×W, a common mask.
             probabilities: R×H×W, the maps behind the raters' masks.
             known: values of an output with the same mean map and common mask.
+            keep: keep the counts behind the values.
 
         Returns:
             The values that depend on mean map and masks alone, for `known`.
         """
         personal = masks.ndim == case.raters.ndim
-        given = {} if mean is None or known is not None else {"mean_prob": mean}
-        values = self._values(case, set_metrics(len(samples)) + (MEAN_METRICS if given else []), samples, **given)
+        hard = {"rater_probs": masks} if personal else {"mean_prob": masks.astype(np.float32)}
+        of_raters = rater_metrics(personal, self.named)
+        # Of exclusive classes a mask is the most probable class, not p > 0.5: its metrics need a view of their own.
+        apart = self.layout.kind == "exclusive"
+        names, given = set_metrics(len(samples)), dict[str, NDArray]()
         if known is None:
-            known = {m: v for m, v in values.items() if m in MEAN_METRICS}
-            one = {"rater_probs": masks} if personal else {"mean_prob": masks.astype(np.float32)}
-            known |= self._values(case, rater_metrics(personal, self.named), **one)
-            if probabilities is not None and self.named:
-                known |= self._values(case, PERSONAL_MAP_METRICS, rater_probs=probabilities)
+            given = {} if apart else dict(hard)
+            names += [] if apart else of_raters
+            if mean is not None:
+                given["mean_prob"] = mean
+                names += MEAN_METRICS
+            if probabilities is not None:
+                given["rater_probs"] = probabilities
+                names += PERSONAL_MAP_METRICS if self.named else []
+        view = self._view(case, samples, **given)
+        values = self._values(view, names)
+        if known is None:
+            values |= self._values(self._view(case, **hard), of_raters) if apart else {}
+            known = {m: v for m, v in values.items() if m not in SET_METRICS}
         self._add(output, case, len(samples), {**values, **known})
+        if keep:
+            self._keep(output, case, view)
         if output not in self.outputs:
             claims = ["samples"] + (["raters"] if personal else []) + (["mean"] if mean is not None else [])
-            fallback = [] if personal else [m for m in RATER_METRICS if m in known]
+            fallback = [] if personal else of_raters
             self.outputs[output] = {"n_samples": len(samples), "claims": claims, "fallback": fallback, "note": ""}
         return known
 
-    def _values(self, case: OneClass, metrics: list[str], samples: Mask | None = None, **inputs: Any) -> Values:
-        found = score_case(
-            case.raters,
-            samples,
-            rater_valid=case.valid,
-            spacing=self.records[case.index].spacing,
-            metrics=metrics,
-            reasons=True,
-            **inputs,
-        )
+    def _view(self, case: OneClass, samples: Mask | None = None, **inputs: Any) -> CaseView:
+        spacing = self.records[case.index].spacing
+        return read_case(case.raters, samples, rater_valid=case.valid, spacing=spacing, **inputs)
+
+    def _values(self, view: CaseView, metrics: list[str]) -> Values:
+        found = score_view(view, view.given, metrics, None, reasons=True, strict=True)
         reasons = found.pop("reasons")
         return {metric: (value, reasons.get(metric, "")) for metric, value in found.items()}
+
+    def _keep(self, output: str, case: OneClass, view: CaseView) -> None:
+        """Counts from which metrics of masks can be computed again under any variant, without masks or images.
+
+        Variants in single precision count the thresholded maps apart; that is cheap and done here. Sums of calibration
+        are kept in the canonical bins only: all variants of them would take longer than the rest of the evaluation.
+        """
+        single = view.again()
+        single.conventions = conventions_of(_SINGLE, several=False)
+        evaluate(single, ["dice_soft", "dice_rater"])
+        case_id, ids = self.records[case.index].case_id, self.description.rater_ids
+        kept = components_of(view, case_id=case_id, rater_ids=ids, every_variant=False)
+        self.components.setdefault((output, case.label), []).append(kept)
+
+    def write_components(self, folder: Path) -> list[Path]:
+        """Write ``components-<output>.npz``, of several classes one file each (``…-class<k>.npz``)."""
+        several = len(self.layout.labels) > 1
+        written = []
+        for (output, label), cases in self.components.items():
+            written.append(folder / f"components-{output}{f'-class{label}' if several else ''}.npz")
+            save_components(written[-1], cases)
+        return written
 
     def _add(self, output: str, case: OneClass, count: int, values: Values) -> None:
         record = self.records[case.index]

@@ -257,6 +257,7 @@ def evaluate(cell: Cell, spec: dict[str, Any], dataset: Any, heartbeat: Heartbea
     frame = evaluation.frame()
     folder = cell.eval_folder(spec["eval_key"])
     write_text(folder / "metrics.csv", frame.to_csv(index=False))
+    evaluation.write_components(folder)
     write_json(
         folder / "result.json",
         {

@@ -163,7 +163,13 @@ def _tuples(value: Any) -> Any:
 
 
 def components_of(
-    raters: Any, samples: Any = None, *, case_id: str = "", rater_ids: Sequence[str] | None = None, **inputs: Any
+    raters: Any,
+    samples: Any = None,
+    *,
+    case_id: str = "",
+    rater_ids: Sequence[str] | None = None,
+    every_variant: bool = True,
+    **inputs: Any,
 ) -> Components:
     """Components of one case, enough for every metric without pixels under every named variant.
 
@@ -172,6 +178,8 @@ def components_of(
         samples, inputs: as in `multirater.metrics.score_case` (probs, rater_probs, mean_prob, rater_valid,
             sample_weights, rater_weights, valid, classes, spacing, n_samples).
         case_id, rater_ids: names of the case and of the rater slots, kept as they are.
+        every_variant: False keeps the counts and what was tallied of a `CaseView` by the metrics scored so far, which
+            costs next to nothing; what other metrics and variants would tally is then refused (`NotKept`).
 
     Raises:
         UserError: as `score_case`.
@@ -208,7 +216,8 @@ def components_of(
         for label in labels:
             counts = view._class_counts(label, view.left_differ)
             arrays[f"{_COUNTS} {label}"] = counts.astype(np.min_scalar_type(int(counts.max(initial=0))))
-        for key, found in sorted(_tallies(view).items(), key=lambda item: str(item[0])):
+        tallies = _tallies(view) if every_variant else view._tallies
+        for key, found in sorted(tallies.items(), key=lambda item: str(item[0])):
             for i, array in enumerate(found):
                 arrays[f"{_TALLY} {json.dumps(key)} {i}"] = array
     return Components(facts, arrays)
