@@ -121,8 +121,11 @@ def literal_perception(method: MRNet, features: Tensor, maps: Tensor, raters: li
     return net.head(torch.cat(enhanced, 1))
 
 
-def literal_losses(method: MRNet, batch: dict[str, Any], expertness: Tensor) -> dict[str, Tensor]:
-    """As released: three passes of each network, loops over raters; `fidelity=authors`, complete data."""
+def literal_losses(method: MRNet, batch: dict[str, Any], expertness: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """As released: three passes of each network, loops over raters; `fidelity=authors`, complete data.
+
+    Also the coarse logits of the average vector.
+    """
     bce = F.binary_cross_entropy_with_logits
     images = batch["image"]
     masks = target_channels(batch["masks"], method.data).to(images.dtype)
@@ -144,7 +147,7 @@ def literal_losses(method: MRNet, batch: dict[str, Any], expertness: Tensor) -> 
         m, p, a = (bce(z, t) for z, t in zip(outputs, targets, strict=True))
         losses[name] = (3 * a + 2 * p + m) / 6
     losses["mrm"] = sum(mrm) / 3
-    return losses
+    return losses, coarse[AVERAGE][0]
 
 
 @pytest.mark.parametrize("data", [DATA["binary"], DATA["nested"]], ids=["binary", "nested"])
@@ -158,7 +161,7 @@ def test_losses_and_gradients_are_those_of_the_literal_step(data: DataDescriptio
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in method.named_parameters()}
     method.zero_grad()
-    literal = literal_losses(method, batch, expertness)
+    literal, _ = literal_losses(method, batch, expertness)
     for name, value in literal.items():
         torch.testing.assert_close(terms[name], value)
     (0.7 * literal["coarse"] + literal["mrm"] + literal["mpm"]).backward()
@@ -434,3 +437,34 @@ def test_a_batch_of_one_image_works_where_the_code_fails() -> None:
     method = build().train()
     loss, _ = method.training_step(make_batch(method, 1, (64, 64)))
     assert torch.isfinite(loss)
+
+
+@pytest.mark.slow
+def test_it_learns_whose_mask_is_wanted() -> None:
+    """Three raters draw the same disc 3 pixels smaller, as it is, and 3 pixels larger."""
+    torch.manual_seed(0)
+    method = build(describe(size=(64, 64)), width=8, output_bias=-4.0).train()
+    optimiser = torch.optim.Adam(method.parameters_for(None), 3e-3)
+    generator = torch.Generator().manual_seed(0)
+    row, column = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+
+    def discs(count: int) -> dict[str, Any]:
+        y, x = torch.randint(24, 40, (2, count, 1, 1), generator=generator)
+        squared = (row - y) ** 2 + (column - x) ** 2
+        radius = torch.randint(8, 14, (count, 1, 1), generator=generator)
+        image = (squared <= radius**2) + 0.3 * torch.randn(count, 64, 64, generator=generator)
+        masks = torch.stack([squared <= (radius + more) ** 2 for more in (-3, 0, 3)], 1)
+        valid = torch.ones(count, 3, dtype=torch.bool)
+        return {"image": image[:, None], "masks": masks.to(torch.uint8), "rater_valid": valid}
+
+    for step in range(120):
+        optimiser.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 10)
+        loss, _ = method.training_step(discs(8))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    batch = discs(24)
+    areas = (method.predict(batch["image"]).raters > 0.5).sum((0, 2, 3))
+    wanted = batch["masks"].sum((0, 2, 3))
+    assert ((areas - wanted).abs() < 0.3 * wanted).all()
+    assert areas[0] < areas[1] < areas[2]
