@@ -122,10 +122,10 @@ class PixelMatrices(nn.Module):
 
     def matrices(self, features: Tensor, who: Who = ALL) -> Tensor:
         """B×N×G×C×C×H×W."""
-        x = features
+        x = features.contiguous()
         if isinstance(who, Tensor):
             # Annotators as groups of one image: each group has the features of its image and the weights of its rater.
-            x = features.reshape(1, -1, *features.shape[-2:])
+            x = x.view(1, -1, *features.shape[-2:])
         for place, block in enumerate(self.blocks):
             x = block(x, who, shared=place == 0 and isinstance(who, slice))
         raw = self.last(x, who)  # B×(N·G·O)×H×W, or 1×(B·G·O)×H×W
@@ -147,7 +147,7 @@ class PixelMatrices(nn.Module):
     def forward(self, features: Tensor, truth: Tensor, who: Who = ALL) -> tuple[Tensor, Tensor]:
         """The truth as the annotators see it, B×N×G×C×H×W, and mean traces B×N; see `GlobalMatrices`."""
         matrices = self.matrices(features, who)
-        seen = torch.einsum("bngijhw,bgjhw->bngihw", matrices, truth)
+        seen = (matrices * truth[:, None, :, None]).sum(4)
         trace = matrices.diagonal(dim1=3, dim2=4).sum(-1).mean((2, 3, 4))
         return seen, trace
 
@@ -188,5 +188,8 @@ class RaterBlock(nn.Module):
 
     def forward(self, x: Tensor, who: Who, shared: bool = False) -> Tensor:
         x = self.conv(x, who, shared)
-        x = F.instance_norm(x, weight=self.scale[who].flatten(), bias=self.shift[who].flatten())
-        return F.prelu(x, self.slope[who].repeat_interleave(self.scale.shape[1]))
+        # Instance norm is group norm with a group for each channel, and PReLU lies on the line from ReLU to x. On CPUs
+        # forward and backward take half the time that way, in contiguous layout.
+        x = F.group_norm(x, x.shape[1], self.scale[who].flatten(), self.shift[who].flatten())
+        slope = self.slope[who].repeat_interleave(self.scale.shape[1])
+        return torch.lerp(F.relu(x), x, slope[:, None, None])

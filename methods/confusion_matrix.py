@@ -18,20 +18,21 @@ from torch import Tensor, nn
 from ..core.errors import UnsupportedPair, UserError
 from ..datasets.base import DataDescription
 from .annotator_matrices import ALL, Form, GlobalMatrices, PixelMatrices, Who
-from .backbones import Backbone, Width, Widths, build_backbone
+from .backbones import Backbone, Width, Widths, build_backbone, channels_last
 from .base import Deviation, Method, Prediction
 from .chunks import chunks
 from .class_dice import batch_class_dice
 from .confusion_matrix_deviations import DEVIATIONS
 from .losses import draw_rater
 from .modes import evaluating
+from .resnet18_unet import ResNet18UNet
 from .targets import is_exclusive
 from .zhang_unet import ZhangUNet
 
 _IMAGES_AT_ONCE = 32
 _LEAST_PROBABILITY = 1e-7
 
-BackboneName = Literal["unet_r34", "unet_small", "unet_zhang"]
+BackboneName = Literal["unet_r34", "unet_r18", "unet_small", "unet_zhang"]
 DataLoss = Literal["nll", "ce_on_probs", "dice"]
 Mix = Literal["probs", "logits"]
 
@@ -88,7 +89,9 @@ class ConfusionMatrix(Method):
             "authors: what is null below as in Zhang et al.'s code; pionono: as in the port in Pionono's code, whose "
             "trace term keeps the annotators reliable",
         ] = "default",
-        backbone: Annotated[BackboneName, "trunk; unet_zhang: Zhang et al.'s own U-Net"] = "unet_r34",
+        backbone: Annotated[
+            BackboneName, "trunk; unet_zhang: Zhang et al.'s own U-Net; unet_r18: of CM-Pixel in Pionono's code"
+        ] = "unet_r34",
         backbone_weights: Annotated[str | None, "local ImageNet weights of ResNet-34; null: from scratch"] = None,
         widths: Annotated[Widths | None, "levels of unet_small; null: 16, 32, 64, 128"] = None,
         zhang_width: Annotated[Width, "channels of the first level of unet_zhang (MNIST: 24)"] = 16,
@@ -152,13 +155,15 @@ class ConfusionMatrix(Method):
         self.matrix_lr_scale: float = pick(matrix_lr_scale, "matrix_lr_scale") or self.default_lr_scale
 
         self.trunk: Backbone
+        if backbone in ("unet_zhang", "unet_r18") and (backbone_weights is not None or widths is not None):
+            raise UserError(
+                f"backbone_weights={backbone_weights!r} and widths={widths} are not for the backbone {backbone}; leave "
+                f"them out (unet_zhang has method.zhang_width and method.zhang_depth)"
+            )
         if backbone == "unet_zhang":
-            if backbone_weights is not None or widths is not None:
-                raise UserError(
-                    "backbone_weights and widths are for other backbones than unet_zhang; leave them out and use "
-                    "method.zhang_width and method.zhang_depth"
-                )
             self.trunk = ZhangUNet(data.channels, zhang_width, zhang_depth, pick(magnify, "magnify"))
+        elif backbone == "unet_r18":
+            self.trunk = channels_last(ResNet18UNet(data.channels))
         else:
             self.trunk = build_backbone(backbone, data.channels, widths, backbone_weights)
         # 1×1 in Zhang et al.'s network, 3×3 in Pionono's.

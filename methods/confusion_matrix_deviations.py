@@ -112,7 +112,7 @@ DEVIATIONS = (
         "trunk weights",
         "Pionono's port: ResNet-34, for CM-Pixel ResNet-18, with ImageNet weights, downloaded",
         "ResNet-34 from scratch unless a local file is given",
-        "backbone_weights=FILE",
+        "backbone_weights=FILE (ResNet-34), backbone=unet_r18 (always from scratch)",
         "lower scores at a short budget",
     ),
 )

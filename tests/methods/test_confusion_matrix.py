@@ -378,6 +378,8 @@ def test_refusals() -> None:
         create_method("cm_global", describe(identity="none"), **SMALL)
     with pytest.raises(UserError, match="zhang_width"):
         build("cm_global", backbone="unet_zhang")
+    with pytest.raises(UserError, match="unet_r18"):
+        build("cm_global", backbone="unet_r18", widths=None, backbone_weights="weights.safetensors")
     with pytest.raises(UnsupportedPair, match="zhang_depth"):
         create_method("cm_pixel", describe(size=(8, 8)), backbone="unet_zhang", zhang_depth=4)
     with pytest.raises(UserError, match=r"method\.trace_sign"):

@@ -78,6 +78,8 @@ def test_models_on_the_resnet() -> None:
     for classes, wanted in ((1, 24_436_514), (4, 24_436_949)):
         method = create_method("cm_global", describe(classes=classes))
         assert count(method.trunk) + count(method.head) == wanted
+    small = create_method("cm_pixel", describe(classes=4), backbone="unet_r18")
+    assert count(small.trunk) + count(small.head) == 14_328_789
     # D-Persona's port, whose single channel is no option here: 4 raters, C = 1
     head = count(nn.Conv2d(16, 1, 3))
     assert trunk + head + count(GlobalMatrices(4, 1, 1, "softplus")) == 24_436_373
