@@ -101,6 +101,10 @@ class PHiSeg(Method):
         ] = None,
         bn_momentum: Annotated[float, Field(gt=0, le=1), "weight of a batch in the running statistics"] = BN_MOMENTUM,
         centre_image: Annotated[bool, "image - 0.5, for images in [0, 1]"] = True,
+        latent_scale: Annotated[
+            float, Field(ge=0), "initial weights of the latent heads times this; below 1 calms the first KL"
+        ] = 1.0,
+        std_floor: Annotated[float, Field(ge=0), "added to every standard deviation; 0: none, as the authors"] = 0.0,
         output_bias: Annotated[
             float | None, "initial logit of foreground, such as -4 where it is rare; null: 0, as the authors"
         ] = None,
@@ -144,12 +148,17 @@ class PHiSeg(Method):
         self.outputs = data.classes + 1 if self.softmax else data.classes
 
         def hierarchy(inputs: int) -> LatentHierarchy:
-            return LatentHierarchy(inputs, self.widths, latent_levels, latent, encoder_convs, stencil, mean_kernel)
+            return LatentHierarchy(
+                inputs, self.widths, latent_levels, latent, encoder_convs, stencil, mean_kernel, std_floor
+            )
 
         self.posterior = hierarchy(data.channels + self.outputs)
         self.prior = hierarchy(data.channels)
         self.likelihood = Likelihood(self.outputs, self.widths, latent_levels, latent, stencil)
         self._set_bn_momentum(bn_momentum)
+        with torch.no_grad():
+            for head in (*self.posterior.latent_heads(), *self.prior.latent_heads()):
+                head.weight.mul_(latent_scale)
         if output_bias is not None:
             # On the coarsest level alone: it is part of every partial sum.
             bias = self.likelihood.heads[-1].bias

@@ -55,6 +55,14 @@ DEVIATIONS = (
         "matters under autocast only",
     ),
     Deviation(
+        "standard deviation of the codes",
+        "softplus without floor, the heads with He weights like all layers: where features are heavy-tailed the first "
+        "KL can be of the order of 1e9, which Adam's second moment remembers for a thousand steps",
+        "the same; the presets smoke and quick start the heads at a tenth of their weights; a floor by option",
+        "latent_scale=1, std_floor=0",
+        "a training of hundreds of steps learns; one of the authors' length forgets its start",
+    ),
+    Deviation(
         "scaling of the image",
         "a z-score is computed and thrown away: what enters is the intensity in [0, 1] minus 0.5",
         "minus 0.5",

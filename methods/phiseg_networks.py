@@ -19,13 +19,14 @@ from .phiseg_layers import ConvBnRelu, Double, GaussianMap, Upsampling, block, i
 class TopLevel(nn.Module):
     """Coarsest latent level: two convolutions of the deepest feature. The mean's is 3×3, the deviation's 1×1."""
 
-    def __init__(self, features: int, latent: int, mean_kernel: int) -> None:
+    def __init__(self, features: int, latent: int, mean_kernel: int, std_floor: float) -> None:
         super().__init__()
+        self.std_floor = std_floor
         self.mean = nn.Conv2d(features, latent, mean_kernel, padding=mean_kernel // 2)
         self.std = nn.Conv2d(features, latent, 1)
 
     def forward(self, features: Tensor) -> GaussianMap:
-        return GaussianMap(self.mean(features), F.softplus(self.std(features)))
+        return GaussianMap(self.mean(features), F.softplus(self.std(features)) + self.std_floor)
 
 
 class LowerLevel(nn.Module):
@@ -36,10 +37,15 @@ class LowerLevel(nn.Module):
         latent: channels Z of a code.
         raised: channels of the code once brought to this level's resolution (Z·n0).
         width: channels of the head.
+        upsample: kind of bilinear upsampling.
+        std_floor: added to the standard deviation.
     """
 
-    def __init__(self, features: int, latent: int, raised: int, width: int, upsample: Upsampling) -> None:
+    def __init__(
+        self, features: int, latent: int, raised: int, width: int, upsample: Upsampling, std_floor: float
+    ) -> None:
         super().__init__()
+        self.std_floor = std_floor
         self.up = Double(upsample)
         self.raise_code = block(latent, raised, raised)
         self.join = ConvBnRelu(features + raised, width)
@@ -55,7 +61,7 @@ class LowerLevel(nn.Module):
             coarser: B×Z×h/2×w/2, code of the next coarser level.
         """
         h = self.refine(self.join.joined(image_part, self.raise_code(self.up(coarser))))
-        return GaussianMap(self.mean(h), F.softplus(self.std(h)))
+        return GaussianMap(self.mean(h), F.softplus(self.std(h)) + self.std_floor)
 
 
 class ImageParts:
@@ -85,6 +91,7 @@ class LatentHierarchy(nn.Module):
         convs: convolutions a resolution level.
         upsample: kind of bilinear upsampling.
         top_mean_kernel: size of the convolution that gives the coarsest mean.
+        std_floor: added to every standard deviation.
     """
 
     def __init__(
@@ -96,20 +103,25 @@ class LatentHierarchy(nn.Module):
         convs: int,
         upsample: Upsampling,
         top_mean_kernel: int,
+        std_floor: float = 0.0,
     ) -> None:
         super().__init__()
         self.skipped = len(widths) - latent_levels  # d
         self.encoder = nn.ModuleList(
             block(before, *[width] * convs) for before, width in zip((inputs, *widths[:-1]), widths, strict=True)
         )
-        self.top = TopLevel(widths[-1], latent, top_mean_kernel)
+        self.top = TopLevel(widths[-1], latent, top_mean_kernel, std_floor)
         # The head has the width of level ℓ, not of ℓ + d where its feature comes from.
         self.lower = nn.ModuleList(
-            LowerLevel(widths[level + self.skipped], latent, latent * widths[0], widths[level], upsample)
+            LowerLevel(widths[level + self.skipped], latent, latent * widths[0], widths[level], upsample, std_floor)
             for level in range(latent_levels - 1)
         )
         initialise(self)
         channels_last(self)
+
+    def latent_heads(self) -> list[nn.Conv2d]:
+        """The convolutions that give means and standard deviations."""
+        return [head for level in (self.top, *self.lower) for head in (level.mean, level.std)]
 
     def encode(self, x: Tensor) -> ImageParts:
         """What the chain needs of inputs B×C×H×W."""

@@ -446,6 +446,27 @@ def test_initial_weights() -> None:
     assert weight.abs().max().item() <= 2.3 * (2 / (64 * 9)) ** 0.5
 
 
+def test_calm_start_and_floor_of_the_deviations() -> None:
+    """Small heads start near std softplus(0) everywhere; the authors' start has a KL that bright pixels blow up."""
+    batch = make_batch()
+    batch["image"][:, :, :2, :2] = 30.0
+    wild, calm = build(), build(latent_scale=0.01)
+    first, small = (m.training_step(batch)[1]["kl"].item() for m in (wild, calm))
+    assert small < 0.01 * first
+    head = calm.prior.top.std.weight
+    torch.testing.assert_close(head, 0.01 * wild.prior.top.std.weight)
+    floored = build(std_floor=0.5)
+    images = batch["image"]
+    for method, lowest in ((wild, 0.0), (floored, 0.5)):
+        gaussians, _ = method.prior.sample(method.encode_prior(images), noise_of(method, 4))
+        assert min(g.std.min().item() for g in gaussians) >= lowest
+    with torch.no_grad():
+        for method in (wild, floored):
+            method.prior.top.std.bias.fill_(-40.0)
+    assert wild.prior.encode(images).top.std.max() < 1e-6
+    assert floored.prior.encode(images).top.std.min() >= 0.5
+
+
 def test_fidelity_and_what_wins_over_it() -> None:
     def chosen(**options: Any) -> tuple[bool, str, int]:
         method = build(**options)
