@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from multirater.datasets import DataDescription
 from multirater.methods.targets import (
+    cross_entropy,
     mean_target,
     output_channels,
     prediction_layout,
@@ -49,3 +50,19 @@ def test_mean_leaves_missing_raters_out():
     valid = torch.tensor([[True, True], [True, False], [False, True]])
     mean = mean_target(targets, valid)
     assert mean[:, 0, 0, 0].tolist() == [0.5, 1.0, 0.0]
+
+
+def test_cross_entropy_in_every_layout():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 5, 4, 6, 6)
+    shares = torch.rand(3, 1, 4, 6, 6).softmax(2)  # soft, and broadcast over the second axis
+    exclusive = cross_entropy(logits, shares, EXCLUSIVE)
+    assert exclusive.shape == (3, 5)
+    for b in range(3):
+        for r in range(5):
+            wanted = torch.nn.functional.cross_entropy(logits[b, r][None], shares[b, 0][None])
+            torch.testing.assert_close(exclusive[b, r], wanted)
+    labels = torch.randint(0, 2, (3, 5, 2, 6, 6), dtype=torch.uint8)
+    nested = cross_entropy(logits[:, :, :2], labels, NESTED)
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, :, :2], labels.float(), reduction="none")
+    torch.testing.assert_close(nested, wanted.mean((2, 3, 4)))
