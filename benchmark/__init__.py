@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["run", "load_results", "load_cell"]
+__all__ = ["run", "load_results", "load_cell", "check_method", "Check"]
 
 
 def __getattr__(name: str) -> Any:  # heavy imports wait for their first use
@@ -20,4 +20,8 @@ def __getattr__(name: str) -> Any:  # heavy imports wait for their first use
         from .worker import load_cell
 
         return load_cell
+    if name in ("check_method", "Check"):
+        from . import contract
+
+        return getattr(contract, name)
     raise AttributeError(name)

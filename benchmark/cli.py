@@ -18,6 +18,7 @@ from ..core.errors import UserError, unknown
 COMMANDS = {
     "list": "Methods, data sets, metrics, presets and executors, one line each.",
     "info": "The card of one entry: paper, options with defaults, deviations, licence.",
+    "check-method": "Contract tests of a method, also of one in a package of your own.",
     "prepare": "Build or verify a data set and cache its arrays.",
     "run": "Train and evaluate cells; skips what is done.",
     "evaluate": "Metrics again from stored predictions, without training.",
@@ -37,7 +38,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
-        return importlib.import_module(f".commands.{name}", __package__).command
+        return importlib.import_module(f".commands.{name.replace('-', '_')}", __package__).command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

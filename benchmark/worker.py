@@ -103,12 +103,13 @@ def _build(spec: dict[str, Any], dataset: Any, device: Any) -> Any:
 
     from ..core.seeding import seed_for
     from ..methods import create_method
+    from ..methods.backbones import channels_last
 
     axes = {"dataset": spec["dataset"]["name"], "fold": spec["fold"], "seed": spec["seed"]}
     torch.manual_seed(seed_for("init", method=spec["method"]["name"], **axes))
     method = create_method(spec["method"]["name"], dataset.describe(), **spec["method"]["options"])
     if spec["train"]["channels_last"] and dataset.describe().spatial_dims == 2:
-        method = method.to(memory_format=torch.channels_last)
+        method = channels_last(method)
     return method.to(device)
 
 
