@@ -35,6 +35,8 @@ from .predictions import StoredPredictions
 COLUMNS = ("case_id patient_id output rater label metric variant region n_samples value reason").split()
 _SORTED = ["output", "metric", "case_id", "rater", "label", "region"]
 _SINGLE = "tab"  # a variant that works in single precision
+# Scored for their sums alone, which a pooled calibration error is made of.
+_POOLED = ["ece.top", "ece.top.full", "ece.disagree", "ece.disagree.full"]
 _AREAS_AT_ONCE = 64  # cases whose masks are counted together
 Values = dict[str, tuple[Any, str]]  # metric to its value, or list over the raters, and why it is undefined
 
@@ -355,9 +357,11 @@ class Evaluation:
         Variants in single precision count the thresholded maps apart; that is cheap and done here. Sums of calibration
         are kept in the canonical bins only: all variants of them would take longer than the rest of the evaluation.
         """
+        evaluate(view, _POOLED)
         single = view.again()
         single.conventions = conventions_of(_SINGLE, several=False)
-        evaluate(single, ["dice_soft", "dice_rater"])
+        # Masks of exclusive classes do not follow from the map of one class.
+        evaluate(single, ["dice_soft"] if self.layout.kind == "exclusive" else ["dice_soft", "dice_rater"])
         case_id, ids = self.records[case.index].case_id, self.description.rater_ids
         kept = components_of(view, case_id=case_id, rater_ids=ids, every_variant=False)
         self.components.setdefault((output, case.label), []).append(kept)
