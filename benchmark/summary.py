@@ -39,7 +39,7 @@ def compact_table(leaderboard: Path) -> str:
     """
     frame = pd.read_csv(leaderboard, keep_default_na=False, na_values={"value": [""], "ci_low": [""], "ci_high": [""]})
     frame = frame[frame.variant == "canonical"]
-    raters = [m for m in dict.fromkeys(frame.metric) if m.startswith("dice_rater[")]
+    raters = [m for m in dict.fromkeys(frame.metric) if m.startswith("dice_rater[") and "{" not in m]
     columns: dict[str, Callable[[pd.DataFrame], str]] = {
         "S": lambda row: str(int(row[row.metric == "ged"].n_samples.iloc[0])),
         "GED ↓": lambda row: _number(row, "ged", interval=True),
