@@ -14,7 +14,7 @@ from ...methods import METHODS
 from ...methods.base import Method
 from ..runner import pick_device
 from .check import CONTRACTS, Check, Contract, Fault, Skip, sentence
-from .subject import Subject, keeping_random_states
+from .subject import Subject, configuration, keeping_random_states
 
 for _module in ("construction", "training", "prediction", "answers", "support"):  # the order of the checks
     importlib.import_module(f".{_module}", __package__)
@@ -51,7 +51,15 @@ def check_method(
     """
     cls, name, entry = _find(method)
     wanted = _with_needs(only)
-    subject = Subject(cls, name, entry, overrides or {}, pick_device(device), size)
+    device = pick_device(device)
+    try:
+        configuration(cls, name, {})
+    except Exception as error:  # without options nothing can be built; as they are the method's own, it is a fault
+        first = CONTRACTS["options"]
+        faulty = Check(first.name, first.about, "fail", sentence(error), traceback=traceback.format_exc())
+        needs = "needs the check 'options'"
+        return [faulty, *(Check(c.name, c.about, "skip", needs) for c in wanted if c is not first)]
+    subject = Subject(cls, name, entry, overrides or {}, device, size)
     found: dict[str, Check] = {}
     with keeping_random_states():
         for contract in wanted:

@@ -70,10 +70,8 @@ class Subject:
         self.cls, self.name, self.entry, self.overrides = cls, name, entry, overrides
         self.device = torch.device(device)
         self.size = size
-        synthetic = DATASETS.get("synthetic")
-        smoke = resolve_classes(cls, name, synthetic, "synthetic", "smoke", {})
-        chosen = resolve_classes(cls, name, synthetic, "synthetic", "smoke", overrides)
-        self.smoke_options: dict[str, Any] = smoke["method"]["options"]
+        chosen = configuration(cls, name, overrides)
+        self.smoke_options: dict[str, Any] = configuration(cls, name, {})["method"]["options"]
         self.options: dict[str, Any] = chosen["method"]["options"]
         self.train: dict[str, Any] = chosen["train"]
         self.training: Training | None = None
@@ -148,14 +146,23 @@ class Subject:
         """The method after the common training, in eval mode, its tensors as they were then."""
         if self.training is None:
             raise RuntimeError("the common training has not run; name `trains` in `needs`")
-        self.training.method.load_state_dict(self.training.state)
-        return self.training.method.eval()
+        self.training.method.load_state_dict(self.training.state, strict=False)  # it holds tensors only
+        return self.training.method.requires_grad_(True).eval()
 
     def same(self, first: Tensor, second: Tensor) -> bool:
         """The same bits; on a GPU, whose sums have no fixed order, nearly."""
         if self.device.type == "cpu":
             return torch.equal(first, second)
         return first.shape == second.shape and torch.allclose(first.float(), second.float(), atol=1e-3)
+
+
+def configuration(cls: type[Method], name: str, overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The smoke preset of a method with `overrides`.
+
+    Raises:
+        UserError: an option that does not exist or is not allowed.
+    """
+    return resolve_classes(cls, name, DATASETS.get("synthetic"), "synthetic", "smoke", overrides)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -45,7 +45,8 @@ def trains(subject: Subject) -> str:
     for name, value in snapshot(method).items():
         finite = not value.is_floating_point() or bool(torch.isfinite(value).all())
         require(finite, f"{name} is not finite after {STEPS} steps a stage")
-    training.state = {name: value.detach().clone() for name, value in method.state_dict().items()}
+    state = method.state_dict()
+    training.state = {name: value.detach().clone() for name, value in state.items() if isinstance(value, Tensor)}
     subject.training = training
     return f"{STEPS} steps of {', '.join(subject.stages)}"
 
