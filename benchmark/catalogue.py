@@ -22,6 +22,15 @@ REGISTRIES = {
     "metrics": "multirater.metrics.registry:METRICS",
     "executors": "multirater.benchmark.executors:EXECUTORS",
 }
+# What a method's registry entry may say, and what holds where it says nothing: the defaults of `Method`.
+METHOD_FACTS = {
+    "gives_samples": False,
+    "gives_raters": False,
+    "needs_identity": False,
+    "multiclass": False,
+    "missing_raters": True,
+    "spatial_dims": (2,),
+}
 KINDS = ("methods", "datasets", "metrics", "presets", "executors")
 
 
@@ -81,15 +90,32 @@ def _row(name: str, capabilities: str, origin_: str, note: str, summary: str) ->
 def _capabilities(kind: str, entry: Entry) -> str:
     info = entry.info
     if kind == "methods":
-        if not info:  # a third party's: known only after import
-            return "see info"
-        words = [word for key, word in (("gives_samples", "samples"), ("gives_raters", "raters")) if info.get(key)]
-        return ", ".join(words or ["mean"]) + ("; needs identity" if info.get("needs_identity") else "")
+        return _method(entry)
     if kind == "datasets":
         return f"identity: {info['identity'].replace('|', ', ')}" if info.get("identity") else "see info"
     if kind == "metrics":
         return _metric(entry)
     return ""
+
+
+def _method(entry: Entry) -> str:
+    """``samples, raters; needs identity``: what it gives, then what differs from a plain binary network."""
+    info = entry.info
+    if not isinstance(entry.target, str):  # imported already: its class knows
+        info = {key: getattr(entry.target, key) for key in METHOD_FACTS}
+    elif not info:  # a third party's: known only after import
+        return "see info"
+    facts = {**METHOD_FACTS, **info}
+    gives = [word for word in ("samples", "raters") if facts[f"gives_{word}"]]
+    dims = tuple(facts["spatial_dims"])
+    words = [
+        ", ".join(gives or ["mean"]),
+        "needs identity" if facts["needs_identity"] else "",
+        "multi-class" if facts["multiclass"] else "",
+        "" if facts["missing_raters"] else "no missing raters",
+        "" if dims == (2,) else " and ".join(f"{d}D" for d in dims),
+    ]
+    return "; ".join(filter(None, words))
 
 
 def _metric(entry: Entry) -> str:

@@ -10,10 +10,10 @@ from torch import nn
 from ...core.hashing import canonical_json
 from ...core.options import options_of, resolve_options
 from ...methods.base import Method
+from ..catalogue import METHOD_FACTS
 from .check import Fault, Skip, contract, require
 from .subject import Subject
 
-CAPABILITIES = ("gives_samples", "gives_raters", "needs_identity", "multiclass", "missing_raters", "spatial_dims")
 _OUTPUTS = ("samples", "raters", "mean")
 _GROUP_KEYS = {"params", "lr_scale", "weight_decay"}
 
@@ -62,13 +62,13 @@ def defaults(subject: Subject) -> str:
 def metadata(subject: Subject) -> str:
     if subject.entry is None:
         raise Skip("the class is not registered")
-    said = {key: subject.entry.info[key] for key in CAPABILITIES if key in subject.entry.info}
+    said = {key: subject.entry.info[key] for key in METHOD_FACTS if key in subject.entry.info}
     if not said:
         raise Skip("the registry says nothing of its capabilities")
     # A lazy entry that says something says the rest too: what it leaves out is listed as the default.
-    keys = said if subject.entry.local else CAPABILITIES
+    keys = said if subject.entry.local else METHOD_FACTS
     for key in keys:
-        listed, own = said.get(key, getattr(Method, key)), getattr(subject.cls, key)
+        listed, own = said.get(key, METHOD_FACTS[key]), getattr(subject.cls, key)
         same = tuple(listed) == tuple(own) if key == "spatial_dims" else listed == own
         require(same, f"the registry says {key}={listed!r}, but the class says {own!r}")
     return f"{len(list(keys))} capabilities agree"

@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 import numpy as np
 import pytest
 from multirater.benchmark.cards import card, type_text
-from multirater.benchmark.catalogue import KINDS, _extra_note, find
+from multirater.benchmark.catalogue import KINDS, METHOD_FACTS, _capabilities, _extra_note, find
 from multirater.benchmark.cli import main
 from multirater.core.errors import UserError
 from multirater.core.registry import Entry
 from multirater.datasets import DATASETS, open_dataset
-from multirater.methods import METHODS
+from multirater.methods import METHODS, Method
 from PIL import Image
 from pydantic import Field
 
@@ -96,7 +96,7 @@ def test_list_shows_every_kind(multirater):
 def test_list_states_capabilities(multirater):
     rows = {row["name"]: row for row in listed(multirater, "methods")["methods"]}
     assert rows["dpersona"]["capabilities"] == "samples, raters; needs identity"
-    assert rows["unet_majority"]["capabilities"] == "mean"
+    assert rows["unet_majority"]["capabilities"] == "mean; multi-class"
     assert not RESERVED & set(rows)
     metrics = {row["name"]: row["capabilities"] for row in listed(multirater, "metrics")["metrics"]}
     assert metrics["ged"] == "↓ 0 … 2, depends on S"
@@ -133,8 +133,24 @@ def test_list_for_people_fits_in_lines(multirater):
 @pytest.mark.parametrize("name", METHODS.names())
 def test_listed_capabilities_are_those_of_the_class(name):
     cls, info = METHODS.get(name), METHODS.entry(name).info
-    for key in ("gives_samples", "gives_raters", "needs_identity"):
-        assert bool(info.get(key)) == getattr(cls, key), key
+    for key in METHOD_FACTS:
+        assert info.get(key, METHOD_FACTS[key]) == getattr(cls, key), key
+
+
+def test_capabilities_of_a_third_party():
+    assert {key: getattr(Method, key) for key in METHOD_FACTS} == METHOD_FACTS
+
+    def said(target, **info):
+        return _capabilities("methods", Entry("mine", target, "o", info))
+
+    class Mine(Method):
+        gives_samples = True
+        missing_raters = False
+        spatial_dims = (2, 3)
+
+    assert said("mine:Mine") == "see info"
+    assert said("mine:Mine", summary="mine", missing_raters=False) == "mean; no missing raters"
+    assert said(Mine, summary="mine") == "samples; no missing raters; 2D and 3D"
 
 
 @pytest.mark.parametrize("name", DATASETS.names())
@@ -162,6 +178,7 @@ def test_info_of_a_method(multirater):
     (one,) = json.loads(out)
     assert "1806.05034" in one["paper"]
     assert one["gives"] == ["samples"]
+    assert (one["multiclass"], one["missing_raters"], one["needs_identity"]) == (False, True, False)
     options = {o["option"]: o for o in one["options"]}
     assert (options["latent"]["type"], options["latent"]["default"]) == ("int ≥ 1", "6")
     assert options["latent"]["meaning"]
