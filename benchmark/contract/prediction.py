@@ -12,7 +12,7 @@ from torch import Tensor
 from ...datasets.base import DataDescription
 from ...methods.base import Prediction
 from ...methods.targets import is_exclusive, output_channels
-from .check import contract, few, require
+from .check import Skip, contract, few, require
 from .subject import SAMPLES, Subject, random_states, snapshot, update
 
 _FEW = 5  # samples asked for in the prefix test, beside `SAMPLES`
@@ -113,13 +113,16 @@ def predict_seed(subject: Subject) -> str:
 
 @contract("sample_prefix", "the first samples do not depend on how many are asked for", needs=("trains",))
 def sample_prefix(subject: Subject) -> str:
+    if not subject.claims("samples"):
+        raise Skip("no samples are claimed")
     method, images = subject.trained(), subject.batch()["image"][:2]
     for count in (1, 2):  # one image, and slices of a volume
         many = subject.predict(method, images[:count], SAMPLES).samples
         some = subject.predict(method, images[:count], _FEW).samples
         one = subject.predict(method, images[:count], 1).samples
-        if many is None or some is None or one is None:
-            return "no samples"
+        assert many is not None
+        assert some is not None
+        assert one is not None
         for fewer in (some, one):
             size = fewer.shape[1]
             off = _share(many[:, :size], fewer) if many.shape[1] >= size else 1.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -127,7 +129,7 @@ def test_a_sound_method_passes_every_check():
 def test_a_sound_method_without_samples_and_rater_maps_passes_every_check():
     found = run(Plain)
     assert {c.name: c.message for c in found.values() if c.outcome == "fail"} == {}
-    assert {"samples_differ", "raters_differ", "follows_raters"} <= {
+    assert {"sample_prefix", "samples_differ", "raters_differ", "follows_raters"} <= {
         c.name for c in found.values() if c.outcome == "skip"
     }
     assert found["identity"].message == "works"
@@ -736,6 +738,11 @@ class RatersInReverse(Raters):
 # what it refuses and takes
 
 
+def spread(masks, axis):
+    """Mean unbiased variance; NaN of a single rater."""
+    return ((masks - masks.mean(axis, keepdim=True)).square().sum(axis) / (masks.shape[axis] - 1)).mean()
+
+
 class TakesAnything(Sound):
     @classmethod
     def check_supported(cls, data, hparams):
@@ -815,7 +822,7 @@ class SpreadOfRaters(Plain):
     def training_step(self, batch, stage=None):
         loss, scalars = super().training_step(batch, stage)
         present = [image.float()[valid] for image, valid in zip(batch["masks"], batch["rater_valid"], strict=True)]
-        return loss * torch.stack([masks.std(0).mean() for masks in present]).mean(), scalars
+        return loss * torch.stack([spread(masks, 0) for masks in present]).mean(), scalars
 
 
 @breaks("missing_raters", "it takes missing raters")
@@ -844,7 +851,7 @@ class ThreeRaters(Sound):
 class NeedsTwoRaters(Plain):
     def training_step(self, batch, stage=None):
         loss, scalars = super().training_step(batch, stage)
-        return loss * batch["masks"].float().std(1).mean(), scalars
+        return loss * spread(batch["masks"].float(), 1), scalars
 
 
 @breaks("channels", "with 3 channels: RuntimeError")
@@ -1028,6 +1035,21 @@ def test_a_class_of_a_notebook_has_no_file():
     scope = {"Plain": Plain, "__name__": "__main__"}
     exec("class Mine(Plain):\n    pass", scope)
     assert run(scope["Mine"], "loss_falls")["loss_falls"].outcome == "pass"
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "adding-a-method.md"
+
+
+def test_the_documentation_lists_every_check():
+    rows = [line for line in DOCS.read_text().splitlines() if line.startswith("| `")]
+    assert [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])] == contract_names()
+
+
+def test_the_method_of_the_documentation_is_sound():
+    scope = {"__name__": "__main__"}
+    exec(re.search(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)[1], scope)
+    found = run(scope["MyUNet"], "loss_falls", "missing_raters", "prediction", "gradients")
+    assert {c.name: c.message for c in found.values() if c.outcome != "pass"} == {}
 
 
 # -- the made data ------------------------------------------------------------------------------

@@ -95,6 +95,18 @@ def test_it_trains_and_its_card_shows_the_option(environment):
     call(environment, "-c", TRAIN)
 
 
+def test_it_keeps_the_contract(environment):
+    shown = call(environment, "-m", "multirater.benchmark", "check-method", "basic_unet", "--size", "32", "--json")
+    document = json.loads(shown)
+    assert document["counts"]["fail"] == 0
+    outcomes = {check["name"]: check["outcome"] for check in document["checks"]}
+    assert {name: outcomes[name] for name in ("trains", "missing_raters", "save_load")} == {
+        "trains": "pass",
+        "missing_raters": "pass",
+        "save_load": "pass",
+    }
+
+
 @pytest.mark.slow
 def test_it_runs_end_to_end(environment, tmp_path):
     request = ["run", "--method", "basic_unet", "--dataset", "synthetic", "--preset", "smoke", "--threads", "1"]
