@@ -46,7 +46,8 @@ MEANING: dict[tuple[str, Any], str] = {
     "above 0 is foreground there: a sample has a distance to itself, and the distance is not symmetric",
     ("missing_sample_policy", "error"): "with fewer samples than raters there is no value",
     ("rater_nan", "omit"): "among the raters a nan is left out",
-    ("match_nan", 0.0): "a matrix with nan makes the assignment fail, which counts as 0",
+    ("match_nan", 0.0): "a matrix with nan makes the assignment fail, which counts as 0 (S a multiple of R without "
+    "weights; else there is no value)",
     ("empty_reference", 1.0): "an empty rater gives 1 whatever was predicted: false positives on it are free",
     ("each", "matched"): "`dice_each` shows values after the best assignment, in which swapped raters cannot be seen",
     ("each", "identity"): "`dice_each` pairs map r with rater r",
@@ -199,10 +200,9 @@ def _words(convention: Convention) -> str:
         shown = ", ".join(map(str, value)) if isinstance(value, tuple) else key
         out.append(MEANING.get((name, key)) or WRITTEN.get(name, f"`{name}` = {{}}").format(shown))
     if len(smooth) == 2:
-        out.append(
-            f"{convention.smooth_num:g} is added to numerator and denominator: two empty masks still score "
-            f"{convention.smooth_num / convention.smooth_den:g}"
-        )
+        score = f": two empty masks still score {convention.smooth_num / convention.smooth_den:g}"
+        absent = convention.classes == "skip" and math.isnan(convention.empty_similarity)  # never reaches the ratio
+        out.append(f"{convention.smooth_num:g} is added to numerator and denominator{'' if absent else score}")
     elif "smooth_den" in smooth:
         out.append(f"{convention.smooth_den:g} is added to the denominator alone: 0/0 becomes 0")
     elif smooth:

@@ -105,9 +105,3 @@ def _mean_channels(view: CaseView, convention: Convention, weights: Floats | Non
     for part, block in sample_blocks(view, convention, np.float64):
         out[:, part] = average(block, weights)
     return out
-
-
-def hard_index(view: CaseView, convention: Convention) -> NDArray[np.intp]:
-    """Channel of the mean map at each pixel (N): the arg max, the lower index winning a tie; binary: p̄ > 0.5."""
-    mean = mean_channels(view, convention)
-    return (np.round(mean, _DIGITS) if view.probs is None and view.mean_prob is None else mean).argmax(axis=0)

@@ -16,15 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .case import CaseView
-from .convention import Convention
-from .mean_map import mean_of_samples, votes
+from .convention import CANONICAL, Convention
+from .mean_map import MEAN_SLACK, mean_of_samples, mean_slack, torch_sum, votes
 from .overlap import Floats, Mask
 from .region import Cut, Region
 
-# A weighted share of hard masks carries rounding of about 1e-16: it is no reason to lie above an edge.
-_WEIGHTED_SLACK = 1e-12
 _DIGITS = 12
-_TORCH_BLOCK = 16
 
 Mode = Literal["class", "top", "top_evaluated", "top_rebuilt"]
 
@@ -78,7 +75,9 @@ def pairs_of(view: CaseView, convention: Convention, region: Region, mode: Mode,
 
 def _common(view: CaseView, convention: Convention, region: Region, mode: Mode) -> Iterator[Pairs]:
     hard = view.mean_prob is None and view.probs is None
-    slack = _WEIGHTED_SLACK if hard and view.sample_weights is not None else 0.0
+    slack = MEAN_SLACK if hard and view.sample_weights is not None else 0.0
+    if convention.binning == CANONICAL.binning:
+        slack = slack or mean_slack(view, convention)
     if mode == "class":
         for label in view.classes:
             cut = _cut(view, region, label)
@@ -153,8 +152,7 @@ def _float32_mean(view: CaseView, label: int, convention: Convention) -> NDArray
     """p̄ of a channel with the rounding of MoSE's evaluation: Σ of float32 products p_i·(1/S).
 
     It decides in which bin a p̄ on an edge lies; and ten times 0.1 is 1.0000001, which lies in no bin. The terms are
-    added in the order of torch's vectorised sum over an outer axis: one by one within blocks of 16, then the blocks.
-    Beyond 256 samples, and in images of a few pixels, torch's order is another.
+    added as torch does.
     """
     if view.probs is not None:
         maps = view.probs[:, label] if view.channels else view.probs
@@ -165,11 +163,7 @@ def _float32_mean(view: CaseView, label: int, convention: Convention) -> NDArray
     weights = view.weights_of_samples(convention)
     given = np.full(len(maps), 1 / len(maps)) if weights is None else weights
     terms = maps.astype(np.float32) * given.astype(np.float32).reshape(-1, *[1] * (maps.ndim - 1))
-    whole = len(terms) // _TORCH_BLOCK * _TORCH_BLOCK
-    blocks = np.zeros(terms.shape[1:], np.float32)
-    for start in range(0, whole, _TORCH_BLOCK):
-        blocks += np.add.reduce(terms[start : start + _TORCH_BLOCK], axis=0)
-    return np.add.reduce(terms[whole:], axis=0) + blocks
+    return torch_sum(terms)
 
 
 def _rater_maps(view: CaseView, label: int) -> NDArray:

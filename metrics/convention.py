@@ -77,7 +77,8 @@ class Convention:
             also adds the pairs of GED one by one in float32 (an error of about 2e-6 at S = 50).
         missing_sample_policy: fewer samples than raters in `dice_match`: ``replicate`` the samples, or ``error``.
         rater_nan: a nan among the rater pairs: ``propagate``, or ``omit`` it from the mean.
-        match_nan: value of `hm_iou` if its matrix has nan (default nan: undefined).
+        match_nan: value of `hm_iou` if its matrix has nan and the sets match by assignment, S a multiple of R without
+            weights (default nan: undefined).
         empty_reference: similarity to a rater mask that is empty, whatever was predicted; None: no such rule.
         thresholds: levels of `dice_soft` and `iou_soft`; None: 0.1, 0.3, 0.5, 0.7, 0.9.
         each: what the legacy list `dice_each` pairs by: ``matched``, ``identity``, or None (not reported).
@@ -150,12 +151,17 @@ class Convention:
         for name in ("smooth_num", "smooth_den", "entropy_epsilon"):
             if not 0 <= _number(self, name) < math.inf:
                 raise UserError(f"Convention.{name} = {getattr(self, name)!r} is not allowed; give a number >= 0")
-        if self.sample_cap is not None and (not isinstance(self.sample_cap, int) or self.sample_cap < 1):
+        if self.sample_cap is not None and (
+            isinstance(self.sample_cap, bool) or not isinstance(self.sample_cap, int) or self.sample_cap < 1
+        ):
             raise UserError(f"Convention.sample_cap = {self.sample_cap!r} is not allowed; give an integer >= 1 or None")
         if isinstance(self.bins, bool) or not isinstance(self.bins, int) or not 1 <= self.bins <= 10_000:
             raise UserError(f"Convention.bins = {self.bins!r} is not allowed; give an integer from 1 to 10000")
         if self.thresholds is not None:
-            levels = tuple(float(t) for t in self.thresholds)
+            try:
+                levels = tuple(float(t) for t in self.thresholds)
+            except (TypeError, ValueError):
+                levels = ()
             if not levels or not all(0 <= t < 1 for t in levels):
                 raise UserError(f"Convention.thresholds = {self.thresholds!r} is not allowed; give numbers in [0, 1)")
             object.__setattr__(self, "thresholds", levels)

@@ -255,9 +255,33 @@ def _merge(counts: NDArray, times: NDArray) -> tuple[NDArray[np.int64], NDArray[
     return different, np.bincount(where.ravel(), weights=times).astype(np.int64)
 
 
-def _oracle_draws(view: CaseView) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _oracle_draws(view: CaseView, similarity: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draws of the raters, by an order that comes from how they resemble each other: not from their slots.
+
+    Raters that cannot be told apart by their sorted similarities may swap places; that moves no value.
+    """
     axes = view.memory.get(("human", "axes"), "")
-    return _draws(view.R, view.n_samples, str(axes))
+    counts, times = _draws(view.R, view.n_samples, str(axes))
+    return counts[:, places(similarity)], times
+
+
+def places(similarity: Floats) -> NDArray[np.intp]:
+    """R: place of each rater in an order that similarities R×R define, whatever the slots.
+
+    By the sorted similarities to all raters and those of their powers; raters that these leave equal by their
+    similarity to the raters placed before, one after the other.
+    """
+    keys, power = [], similarity
+    for _ in range(3):
+        keys.append(np.sort(power, axis=1).round(9).T)
+        power = power @ similarity
+    kind = np.unique(np.concatenate(keys), axis=1, return_inverse=True)[1].ravel()
+    order = np.argsort(kind)
+    for done in range(1, len(order)):
+        rest = order[done:]
+        seen = similarity[np.ix_(order[:done], rest)].round(9)
+        order[done:] = rest[np.lexsort([*-seen[::-1], kind[rest]])]
+    return np.argsort(order)
 
 
 def oracle_dice_match(view: CaseView) -> float:
@@ -272,7 +296,7 @@ def oracle_dice_match(view: CaseView) -> float:
     size = view.n_samples
     if size < view.R and convention.missing_sample_policy == "error":
         raise Undefined(f"{size} samples for {view.R} raters: this variant needs at least as many samples as raters")
-    counts, times = _oracle_draws(view)
+    counts, times = _oracle_draws(view, matrix)
     serves = max(1, -(-view.R // size))
     capacity, times = _merge(np.minimum(counts * serves, view.R), times)
     values = np.empty(len(capacity))
@@ -289,7 +313,7 @@ def oracle_hm_iou(view: CaseView) -> float:
     similarity = view.similarity("iou", convention).rr
     if np.isnan(similarity).any():
         raise Undefined("two raters have no similarity under this convention (both empty)")
-    counts, times = _oracle_draws(view)
+    counts, times = _oracle_draws(view, similarity)
     size = view.n_samples
     if convention == CANONICAL:
         # 1 − IoU is then a metric, so mass that both sides share stays where it is, and only the excess moves. In units

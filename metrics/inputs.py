@@ -220,7 +220,9 @@ def read_case(
         weights_r = weights_r[present] / left if left > 0 else None
     if region is not None and not region.any():
         void = "no pixel of this case counts"
-    if n_samples is not None and (not isinstance(n_samples, int | np.integer) or n_samples < 1):
+    if n_samples is not None and (
+        isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer) or n_samples < 1
+    ):
         raise UserError(f"n_samples = {n_samples!r} is not allowed; give an integer >= 1")
 
     return CaseView(

@@ -17,8 +17,10 @@ from .case import CaseView, Undefined
 from .convention import FIVE_LEVELS, NINE_LEVELS, Convention
 from .overlap import Floats, Mask, fraction, over_classes
 
-# Two weighted shares closer than this are equal: a weighted sum of exact shares carries rounding of about 1e-16.
-_WEIGHTED_SLACK = 1e-12
+_TORCH_BLOCK = 16
+# A mean of probabilities and a weighted share carry rounding of about 1e-16, which depends on the order of the samples:
+# it is no reason to pass a threshold.
+MEAN_SLACK = 1e-12
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,19 @@ class Comparison:
     sums: Floats  # K: Σ p̄ + Σ q
 
 
+def torch_sum(terms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sum over the first axis with the rounding of torch's sum in float32, for variants that compare it.
+
+    Added one by one within blocks of 16, then the blocks. Beyond 256 terms, and in images of a few pixels, torch's
+    order is another.
+    """
+    whole = len(terms) // _TORCH_BLOCK * _TORCH_BLOCK
+    blocks = np.zeros(terms.shape[1:], np.float32)
+    for start in range(0, whole, _TORCH_BLOCK):
+        blocks += np.add.reduce(terms[start : start + _TORCH_BLOCK], axis=0)
+    return np.add.reduce(terms[whole:], axis=0) + blocks
+
+
 def mean_of_samples(view: CaseView, label: int, convention: Convention) -> NDArray | None:
     """The mean map of a class (spatial) where it is no share of masks, else None."""
     if view.mean_prob is not None:
@@ -94,6 +109,8 @@ def mean_of_samples(view: CaseView, label: int, convention: Convention) -> NDArr
         probs = view.probs[:, label] if view.channels else view.probs
         probs = probs[: convention.sample_cap]
         weights = view.weights_of_samples(convention)
+        if weights is None and convention.dtype != "float64":
+            return torch_sum(probs.astype(np.float32)) / np.float32(len(probs))
         if weights is None:
             mean = np.add.reduce(probs, axis=0, dtype=np.float64) / len(probs)
         else:
@@ -106,6 +123,12 @@ def mean_of_samples(view: CaseView, label: int, convention: Convention) -> NDArr
     return np.tensordot(
         weights, view.class_mask(view.samples, label)[: convention.sample_cap].astype(np.float64), axes=1
     )
+
+
+def mean_slack(view: CaseView, convention: Convention) -> float:
+    """Rounding that the mean of several samples' probabilities may carry; 0 for maps as they were given."""
+    averaged = view.mean_prob is None and view.probs is not None and len(view.probs) > 1
+    return MEAN_SLACK if averaged and convention.dtype == "float64" else 0.0
 
 
 def compare(view: CaseView, convention: Convention) -> Comparison:
@@ -134,12 +157,12 @@ def _compare_class(view: CaseView, label: int, convention: Convention) -> tuple[
     else:
         raters = view.class_mask(view.raters, label)
         hard = view.probs is None and view.mean_prob is None  # a weighted share of masks
-        left = value_levels(given, thresholds, _WEIGHTED_SLACK if hard else 0.0)
+        left = value_levels(given, thresholds, mean_slack(view, convention) or (MEAN_SLACK if hard else 0.0))
     if view.rater_weights is None:
         right = vote_levels(raters, thresholds)
     else:
         share = np.tensordot(view.rater_weights, raters.astype(np.float64), axes=1)
-        right = value_levels(share, thresholds, _WEIGHTED_SLACK)
+        right = value_levels(share, thresholds, MEAN_SLACK)
 
     n_left, n_right = left.passes.shape[1], right.passes.shape[1]
     joint = np.bincount(left.index.astype(np.intp) * n_right + right.index, minlength=n_left * n_right).reshape(

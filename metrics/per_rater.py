@@ -1,7 +1,8 @@
 """Maps that are meant for one rater against that rater's mask (specification section 4).
 
 Pairing is by identity, never by a matching: a matched value is `dice_match`. A method without personalised output is
-scored with one common mask, 1[p̄ > 0.5], for every rater; the reason column then says "common mask".
+scored with one common mask, 1[p̄ > 0.5] (several classes: the arg max), for every rater; the reason column then says
+"common mask". Rater weights enter the means over raters.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .case import CaseView, Undefined
 from .convention import FIVE_LEVELS, Convention
-from .mean_map import mean_of_samples, value_levels, votes
+from .mean_map import mean_of_samples, mean_slack, value_levels, votes
 from .overlap import Floats, Mask, crop, fraction, intersections, over_classes
 from .sets import matched_scores
 
@@ -36,12 +38,58 @@ def maps_of_class(view: CaseView, label: int) -> Mask:
         return view.class_mask(view.binarised(view.rater_probs), label)
     if view.rater_labels is not None:
         return view.class_mask(view.rater_labels, label)
+    return common_mask(view, label)[None]
+
+
+def common_mask(view: CaseView, label: int) -> Mask:
+    """The hard mask (spatial) of one class of the mean map."""
+    if len(view.classes) > 1:
+        return common_labels(view) == label
     mean = mean_of_samples(view, label, view.convention("map"))
     if mean is not None:
-        return (mean > 0.5)[None]
+        return mean > mean.dtype.type(0.5 + mean_slack(view, view.convention("map")))
     assert view.samples is not None
     samples = view.class_mask(view.samples, label)
-    return (votes(samples) > len(samples) // 2)[None]  # k of S pass 1/2 if k > ⌊S/2⌋, in integers
+    return votes(samples) > len(samples) // 2  # k of S pass 1/2 if k > ⌊S/2⌋, in integers
+
+
+def common_labels(view: CaseView) -> NDArray[np.intp]:
+    """The common class map of several classes: the arg max of the mean map, background included.
+
+    As every other map of several classes is made into labels; 1[p̄_k > 0.5] would leave a pixel without a majority empty
+    and so put methods with one map at a disadvantage beside those with a map for each rater.
+    """
+    convention = view.convention("map")
+    key = ("per_rater", "common", convention.sample_cap, convention.dtype)
+    if key not in view.memory:
+        channels = _channels(view)
+        maps = np.stack([_mean_or_share(view, k, convention) for k in range(channels)])
+        view.memory[key] = maps.round(12).argmax(axis=0)  # rounding decides no tie
+    found = view.memory[key]
+    assert isinstance(found, np.ndarray)
+    return found
+
+
+def _channels(view: CaseView) -> int:
+    """Labels that the mean map may have, evaluated or not, background included."""
+    if view.mean_prob is not None:
+        return len(view.mean_prob)
+    if view.probs is not None:
+        return int(view.probs.shape[1])
+    assert view.samples is not None
+    return 1 + max(*view.classes, int(view.samples.max(initial=0)))
+
+
+def _mean_or_share(view: CaseView, label: int, convention: Convention) -> NDArray:
+    """Mean map of a label, or the share of the samples that have it."""
+    if view.mean_prob is not None or view.probs is not None:
+        mean = mean_of_samples(view, label, convention)
+        assert mean is not None
+        return mean
+    assert view.samples is not None
+    hit = view.samples[: convention.sample_cap] == label
+    weights = view.weights_of_samples(convention)
+    return votes(hit).astype(np.float64) if weights is None else np.tensordot(weights, hit, axes=1).round(12)
 
 
 def _overlaps(view: CaseView) -> _Overlaps:
@@ -105,8 +153,10 @@ def _own(view: CaseView, kind: str, name: str) -> Floats:
     return matrix[:, 0]
 
 
-def _mean(values: Floats) -> float:
-    return _known(float(values.mean()))
+def _mean(view: CaseView, values: Floats) -> float:
+    """Mean over the raters present, by their weights if there are any."""
+    weights = view.rater_weights
+    return _known(float(values.mean() if weights is None else weights @ values))
 
 
 def _known(value: float) -> float:
@@ -117,7 +167,7 @@ def _known(value: float) -> float:
 
 def dice_rater(view: CaseView) -> float:
     """Mean over the raters present of Dice(y_r, m_r)."""
-    return _mean(_own(view, "dice", "dice_rater"))
+    return _mean(view, _own(view, "dice", "dice_rater"))
 
 
 def dice_rater_each(view: CaseView) -> list[float]:
@@ -132,7 +182,7 @@ def dice_rater_worst(view: CaseView) -> float:
 
 def iou_rater(view: CaseView) -> float:
     """Mean over the raters present of IoU(y_r, m_r)."""
-    return _mean(_own(view, "iou", "iou_rater"))
+    return _mean(view, _own(view, "iou", "iou_rater"))
 
 
 def iou_rater_each(view: CaseView) -> list[float]:
@@ -148,14 +198,14 @@ def dice_rater_gap(view: CaseView) -> float:
         raise Undefined("one rater has no other rater to compare with")
     own = matrix.diagonal()
     others = (matrix.sum(axis=1) - own) / (size - 1)
-    return _mean(own - others)
+    return _mean(view, own - others)
 
 
 def rater_identification(view: CaseView) -> float:
     """Share of raters whose own map is their best map; a tie of n maps counts 1/n."""
     matrix = scores(view)
     best = matrix == matrix.max(axis=1, keepdims=True)
-    return float((best.diagonal() / np.maximum(best.sum(axis=1), 1)).mean())
+    return _mean(view, best.diagonal() / np.maximum(best.sum(axis=1), 1))
 
 
 def dice_rater_soft(view: CaseView) -> float:
@@ -169,7 +219,8 @@ def dice_rater_soft(view: CaseView) -> float:
 
     inter, size_map, size_rater = view.tally(("per_rater.soft", convention.dtype != "float64", thresholds), compute)
     reference = size_rater[:, :, None]
-    return _mean(over_classes(*fraction("dice", inter, size_map, reference), convention, reference))
+    soft = over_classes(*fraction("dice", inter, size_map, reference), convention, reference)
+    return _mean(view, soft.mean(axis=1))
 
 
 def _soft_counts(

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 Metric = Callable[["CaseView"], float | list[float]]
 
+_BRACKETS = re.compile(r"([\w.]+)([\[(])(.*)[\])]")  # ged[dpersona], as papers and tables write a variant
 _VALUE = re.compile(r"(\d+(?:\.\d+)?)((?:\.[A-Za-z_]\w*)?)")
 
 
@@ -61,6 +62,13 @@ class MetricRegistry(Registry[Metric]):
         Raises:
             UserError: unknown name, with the nearest valid one; or a value that the metric does not take.
         """
+        if isinstance(name, str) and (written := _BRACKETS.fullmatch(name)):
+            base, kind, inside = written.groups()
+            how = "n_samples" if kind == "(" else "variant"
+            raise UserError(
+                f"metric {name!r}: write the id {base!r} and give {inside!r} as {how} (on the command line "
+                f"--variant), or as an id of `multirater list metrics`"
+            )
         base, value = _parted(name)
         entry = super().entry(base)
         if value is None:

@@ -196,7 +196,10 @@ def check_metrics(metrics: Iterable[str], given: frozenset[str]) -> tuple[str, .
     """
     if isinstance(metrics, str):
         raise UserError(f"metrics = {metrics!r} is not allowed; give a list of ids, for example [{metrics!r}]")
-    return _checked(tuple(metrics), given)
+    names = tuple(metrics) if isinstance(metrics, Iterable) else ()
+    if not isinstance(metrics, Iterable) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"metrics = {metrics!r} is not allowed; give a list of ids, for example ['ged', 'dice_soft']")
+    return _checked(names, given)
 
 
 @lru_cache(maxsize=256)
@@ -303,7 +306,7 @@ def case_views(
     Raises:
         UserError: naming the case; or lengths of the case axes that differ.
     """
-    cases = len(raters)
+    cases = _length("raters", raters)
     spatial = np.ndim(raters[0]) - 1 if cases else 2
     shared = {"rater_valid": 1, "sample_weights": 1, "rater_weights": 1, "valid": spatial, "spacing": 1}
     rows = {name: _per_case(name, value, cases, shared.get(name)) for name, value in inputs.items()}
@@ -326,9 +329,21 @@ def _per_case(name: str, value: Any, cases: int, one_case_dims: int | None) -> S
         return None
     if one_case_dims is not None and np.ndim(value) == one_case_dims:
         return [value] * cases
-    if len(value) != cases:
+    if _length(name, value) != cases:
         raise UserError(f"{name} has {len(value)} cases, raters has {cases}; give the same cases in both")
     return value
+
+
+def _length(name: str, value: Any) -> int:
+    """Number of cases.
+
+    Raises:
+        UserError: a single number or nothing, which has no case axis.
+    """
+    try:
+        return len(value)
+    except TypeError as error:
+        raise UserError(f"{name} = {value!r} has no case axis; give one entry for each case") from error
 
 
 def _classes_of_all(

@@ -187,7 +187,8 @@ def _balanced(view: CaseView, kind: str) -> float:
     convention = view.convention("hm")
     similarity = view.similarity(kind, convention).sr
     if math.isnan(convention.empty_similarity) and np.isnan(similarity).any():
-        if math.isnan(convention.match_nan):
+        whole = view.S % view.R == 0 and view.sample_weights is None and view.rater_weights is None
+        if math.isnan(convention.match_nan) or not whole:
             raise Undefined("a sample and a rater have no similarity under this convention (both empty)")
         return convention.match_nan
     return balanced_match(similarity, view.weights_of_samples(convention), view.rater_weights)

@@ -161,7 +161,7 @@ def _known(view: CaseView, group: Group, asked: Asked, value: float) -> float:
 
 def _own(view: CaseView, asked: Asked) -> float:
     own = _values(view, "maps", asked)[:, 0]
-    return _known(view, "maps", asked, float(_mean(own, None, _rule(view).omits_nan)))
+    return _known(view, "maps", asked, float(_mean(own, view.rater_weights, _rule(view).omits_nan)))
 
 
 def _each(view: CaseView, asked: Asked) -> list[float]:

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .case import CaseView, Undefined
-from .channels import hard_index, label_index, mean_channels
+from .channels import label_index, mean_channels
 from .convention import CANONICAL
 from .overlap import Floats, Mask
+from .per_rater import common_mask
 
 
 def _unanimous(view: CaseView) -> tuple[Mask, Mask]:
@@ -20,7 +21,7 @@ def _unanimous(view: CaseView) -> tuple[Mask, Mask]:
 
 def _mask(view: CaseView) -> Mask:
     """The hard mask of the mean map (arg max, binary p̄ > 0.5), one against the rest, K×N."""
-    return hard_index(view, CANONICAL) == np.arange(1, len(view.classes) + 1)[:, None]
+    return np.stack([common_mask(view, label).ravel() for label in view.classes])
 
 
 def consensus_dice_per_class(view: CaseView) -> list[float]:

@@ -47,7 +47,10 @@ _VARIANTS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     ),
     "ccdm": ("CCDM: as canonical", {}),
     "berdiff": ("BerDiff: soft Dice smoothed by 1e-6", {"map": {"smooth_num": 1e-6, "smooth_den": 1e-6}}),
-    "car": ("CAR: as canonical", {}),
+    "car": (
+        "CAR: binary as canonical; several classes: absent ones skipped",
+        {"several:ged": {"classes": "skip", "empty_similarity": math.nan}},
+    ),
     "mose": (
         "MoSE: smoothing 1e-8; several classes: absent ones skipped, a matrix with nan gives hm_iou 0; "
         "ECE over all pixels with p = 0 in no bin, several classes: of the top label",

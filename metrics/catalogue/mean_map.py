@@ -18,6 +18,7 @@ table(
     range=(0.0, 1.0),
     worst=0.0,
     empty=EMPTY_MAPS,
+    depends_on_samples=True,
     needs=MEAN,
 )
 table(
@@ -29,5 +30,6 @@ table(
     range=(0.0, 1.0),
     worst=0.0,
     empty="1 if both maps are 0 everywhere",
+    depends_on_samples=True,
     needs=MEAN,
 )

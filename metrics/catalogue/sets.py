@@ -190,6 +190,7 @@ table(
     "ged",
     {"empty_gap": ("empty_gap", "difference of the shares of empty masks")},
     direction="lower",
+    depends_on_samples=True,
     range=(0.0, 1.0),
     worst=1.0,
     needs=SAMPLES,

@@ -89,6 +89,13 @@ def test_reference(seed):
             slow.agree(got, slow.of_raters(maps, y, pixels, weights, bins), mark, (seed, trial))
 
 
+def _averaged(values):
+    """Their mean; of several it carries rounding, which is no reason to lie above an edge."""
+    mean = sum(values) / len(values)
+    edge = round(mean, 1)
+    return edge if len(values) > 1 and abs(mean - edge) < 1e-12 else mean
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_samples_and_their_probabilities(seed):
     """Hard samples are shares k/S, exact on the edges; probabilities are averaged in float64; weights repeat."""
@@ -105,7 +112,7 @@ def test_samples_and_their_probabilities(seed):
         weighted = score_case(raters, samples, sample_weights=times / times.sum(), metrics=list(want))
         slow.agree(weighted, score_case(raters, samples.repeat(times, axis=0), metrics=list(want)), "", seed)
         probs = np.stack([slow.random_probs(rng, shape) for _ in range(count)])
-        p = {x: sum(probs[(slice(None), *x)].tolist()) / count for x in pixels}
+        p = {x: _averaged(probs[(slice(None), *x)].tolist()) for x in pixels}
         slow.agree(score_case(raters, probs=probs, metrics=list(want)), slow.of_map(p, y, pixels), "", seed)
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from multirater.metrics import Convention, human_case, list_metrics, score_case
-from multirater.metrics.human import _draws
+from multirater.metrics.human import _draws, places
 from multirater.metrics.matching import balanced_match, moved_similarity
 
 
@@ -26,12 +26,27 @@ def test_all_baselines_by_name(raters):
     assert with_samples["human.oracle_ged"] == pytest.approx(got["human.oracle_ged"] * 8)  # S of the samples
 
 
+def _similarity(reference, raters):
+    return np.array([[float(reference.iou(*map(reference.pixels, (a, b)))) for b in raters] for a in raters])
+
+
+def test_the_order_of_the_raters_moves_no_baseline(reference):
+    rng = np.random.default_rng(4)
+    for _ in range(40):
+        raters = reference.random_masks(rng, int(rng.integers(2, 6)), (6, 6))
+        swapped = human_case(rng.permutation(raters), 5)
+        for name, value in human_case(raters, 5).items():
+            if not name.endswith(".each"):
+                assert swapped[name] == pytest.approx(value, abs=1e-12, nan_ok=True), name
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 16, 50])
-def test_drawn_baselines_equal_scores_of_the_draws(raters, count):
+def test_drawn_baselines_equal_scores_of_the_draws(reference, raters, count):
     """The same draws, made into masks and scored as a method's samples."""
     vectors, times = _draws(4, count, "")
     assert times.sum() == 200
     assert (vectors.sum(1) == count).all()
+    vectors = vectors[:, places(_similarity(reference, raters))]
     scored = [score_case(raters, raters.repeat(v, axis=0), metrics=["hm_iou", "dice_match"]) for v in vectors]
     got = human_case(raters, count)
     for name in ("hm_iou", "dice_match"):
@@ -43,7 +58,8 @@ def test_drawn_baselines_equal_scores_of_the_draws(raters, count):
 def test_drawn_match_for_other_numbers_of_raters(reference, size):
     raters = reference.random_masks(np.random.default_rng(size), size, (6, 6))
     vectors, times = _draws(size, 6, "")
-    similarity = np.array([[float(reference.iou(*map(reference.pixels, (a, b)))) for b in raters] for a in raters])
+    similarity = _similarity(reference, raters)
+    vectors = vectors[:, places(similarity)]
     want = np.average([balanced_match(similarity.repeat(v, axis=0)) for v in vectors], weights=times)
     assert human_case(raters, 6)["human.oracle_hm_iou"] == pytest.approx(want, abs=1e-9)
 

@@ -377,8 +377,7 @@ def test_pooled_agreement(kind, several):
                 options["rater_probs"] = probs
             else:
                 options["mean_prob"] = probs[0]
-                top = probs[0].argmax(0)
-                maps = np.broadcast_to(np.where(probs[0].max(0) > 0.5, top, 0), maps.shape)
+                maps = np.broadcast_to(probs[0].argmax(0), maps.shape)
             valid = rng.random(shape) < 0.8
             valid.flat[0] = True
             views.append(read_case(raters, valid=valid, **options))

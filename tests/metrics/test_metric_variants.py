@@ -12,7 +12,7 @@ from multirater.metrics.convention import CANONICAL, FAMILIES
 from multirater.metrics.registry import info_of, list_metrics
 from multirater.metrics.variants import conventions_of, variant_summary
 
-NO_DIFFERENCE = ["canonical", "phiseg", "unetzoo", "ccdm", "car"]
+NO_DIFFERENCE = ["canonical", "phiseg", "unetzoo", "ccdm", "car"]  # car: binary
 
 
 @pytest.fixture
