@@ -150,10 +150,11 @@ class Subject:
         return self.training.method.requires_grad_(True).eval()
 
     def same(self, first: Tensor, second: Tensor) -> bool:
-        """The same bits; on a GPU, whose sums have no fixed order, nearly."""
-        if self.device.type == "cpu":
+        """The same bits; on a GPU, whose sums have no fixed order, nearly the same nearly everywhere."""
+        if self.device.type == "cpu" or first.shape != second.shape:
             return torch.equal(first, second)
-        return first.shape == second.shape and torch.allclose(first.float(), second.float(), atol=1e-3)
+        # Adam makes a whole step of a gradient's last bit, and a threshold a pixel.
+        return float(((first.float() - second.float()).abs() > 0.02).float().mean()) < 0.01
 
 
 def configuration(cls: type[Method], name: str, overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
