@@ -108,7 +108,7 @@ def channels_last(module: T) -> T:
     """
     for tensor in itertools.chain(module.parameters(), module.buffers()):
         if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.to(tensor.device, memory_format=torch.channels_last)
     return module
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from multirater.core.errors import UserError
-from multirater.methods.backbones import build_backbone, load_imagenet_weights, resize_nearest
+from multirater.methods.backbones import build_backbone, channels_last, load_imagenet_weights, resize_nearest
 from multirater.methods.vgg_unet import VggUNet
 from torch import nn
 
@@ -122,3 +122,18 @@ def test_wrong_files_and_names_are_refused(tmp_path: Path) -> None:
         build_backbone("unet_small", 1, widths=(8, 16))
     with pytest.raises(UserError, match="unet_r34"):
         build_backbone("unet_small", 1, weights_file="x.pt")
+
+
+def test_channels_last_is_the_layout_of_module_to_and_leaves_other_tensors_alone():
+    """Strides of tensors with an axis of length 1 decide the kernels, and so the bits of a training."""
+
+    class WithFive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.point = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 1, 1)
+            self.five = nn.Parameter(torch.zeros(2, 3, 1, 4, 4))
+
+    ours, theirs = channels_last(WithFive()), WithFive()
+    theirs.first, theirs.point = (m.to(memory_format=torch.channels_last) for m in (theirs.first, theirs.point))
+    assert [p.stride() for p in ours.parameters()] == [p.stride() for p in theirs.parameters()]
+    assert ours.first.weight.stride() != WithFive().first.weight.stride()
