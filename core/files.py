@@ -19,9 +19,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The temporary name is unique per writer: a name left behind by a killed process never blocks another.
 
+    A symbolic link is followed: the file it names is replaced, not the link.
+
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or `path` is something else than a regular file (a device, a pipe).
     """
+    if path.is_symlink():
+        path = path.resolve()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"cannot write {path}: it is a device or a pipe; give an ordinary file")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,4 +37,6 @@ def read_npz(path: Path) -> dict[str, NDArray]:
     except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         if "Object arrays" in str(error):
             raise UserError(f"{path} holds Python objects, which are not read; save plain arrays of numbers") from error
-        raise UserError(f"{path} is damaged or no .npz file ({error}); write it again with np.savez") from error
+        # NumPy's own text advises to unpickle, which nobody should do with a stranger's file.
+        why = "" if "pickle" in str(error) else f" ({error})"
+        raise UserError(f"{path} is damaged or no .npz file{why}; write it again with np.savez") from error

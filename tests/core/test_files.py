@@ -101,3 +101,16 @@ def test_hashes_depend_on_content_not_on_order(tmp_path):
         canonical_json(float("inf"))
     (tmp_path / "f").write_bytes(b"abc")
     assert file_digest(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_links_are_followed_and_devices_left_alone(tmp_path):
+    target, link, pipe = tmp_path / "file.csv", tmp_path / "link.csv", tmp_path / "pipe"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="device or a pipe"):
+        write_text(pipe, "new")
+    assert pipe.is_fifo()
