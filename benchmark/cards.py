@@ -53,7 +53,8 @@ def _dataset(entry: Entry, cls: Any) -> dict[str, Any]:
         **{key: text for key, text in texts.items() if isinstance(text, str)},
         "embedded": cls.embedded,
         "identity": entry.info.get("identity", ""),
-        "splits": list(cls.split_names),
+        "splits": [*cls.split_names, *cls.compat_splits],
+        "published_splits": [f"{name}: {text or 'clean'}" for name, text in cls.compat_splits.items()],
         "version": cls.version,
         "options": _options(cls),
     }

@@ -13,7 +13,6 @@ from ..core.errors import UnsupportedPair, UserError
 from ..core.files import write_json
 from ..core.hashing import file_digest
 from ..datasets import DATASETS, open_dataset
-from ..datasets.splits import FOLDS
 from ..methods import METHODS
 from .cell import HUMAN, PATHS, PROTOCOL, Cell, State, all_cells, eval_key, open_results, schema, train_key
 from .config import resolve
@@ -107,7 +106,7 @@ def plan(
             report.skipped.append((name, str(refusal)))
             continue
         config["overrides"] = {k: dict(v) for k, v in overrides.items()}
-        chosen = list(range(FOLDS[data.split().name])) if folds is None else folds
+        chosen = list(range(data.folds)) if folds is None else folds
         for fold in chosen:
             _check_split(data, fold, config["train"]["select"])
         accepted.append((config, data, chosen))
@@ -152,7 +151,7 @@ def _cell(results: Path, data: Any, config: dict[str, Any], fold: int, seed: int
             "fingerprint": data.fingerprint,
             "split": split.name,
             "split_hash": split.hash,
-            "notice": data.notice,
+            "notice": data.full_notice,
             "identity": description.identity,
             "rater_ids": list(description.rater_ids),
             **_classes(data, description),

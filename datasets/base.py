@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from ..core.cache import cache_root
-from ..core.errors import UserError
+from ..core.errors import UserError, unknown
+from ..core.files import write_json
 from ..core.hashing import digest, key8
-from .splits import Split, SplitName, make_split
+from .splits import FOLDS, RULES, Split, SplitName, make_split, published_split, split_record
 from .store import ArrayStore
 
 Identity = Literal["none", "derived", "consistent", "synthetic"]
@@ -94,6 +96,10 @@ class Dataset(ABC):
         embedded: True if it can be prepared without files of the user.
         notice: printed in every table, log and figure that uses the data (for simulated or derived data).
         title, citation, licence, how_to_get: the data card.
+        split_names: splits by rule, the default first.
+        compat_splits: names of published splits (``compat``, ``compat-<name>``) to one sentence: whose it is and, where
+            it leaks, how; "" if there is nothing to say. The sentence is printed in every table.
+        compat_folds: their numbers of folds, where not 1.
     """
 
     name: str = "unnamed"
@@ -105,6 +111,8 @@ class Dataset(ABC):
     licence: str = ""
     how_to_get: str = ""
     split_names: tuple[SplitName, ...] = ("cv4",)
+    compat_splits: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    compat_folds: ClassVar[Mapping[str, int]] = MappingProxyType({})
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -139,6 +147,14 @@ class Dataset(ABC):
         order = np.tile(np.arange(slots), (n, 1))
         order[~store.rater_valid] = -1
         return order, tuple(store.meta["rater_ids"]), store.meta["identity"]
+
+    def published(self, name: str, fold: int) -> dict[str, list[int]]:
+        """Rows of ``train``, ``val`` and ``test`` of a split in `compat_splits`.
+
+        Raises:
+            UserError: the files at hand do not allow that split.
+        """
+        raise NotImplementedError(f"{type(self).__name__} names published splits, but does not give them")
 
     # -- ready to use ---------------------------------------------------------------------------
 
@@ -211,16 +227,73 @@ class Dataset(ABC):
             record.source,
         )
 
-    def split(self, fold: int = 0) -> Split:
-        """Train, validation and test cases of one fold, never sharing a patient.
+    @property
+    def split_name(self) -> str:
+        return str(self.options.get("split", self.split_names[0]))
+
+    @property
+    def folds(self) -> int:
+        """Number of folds of the chosen split.
 
         Raises:
-            UserError: the fold does not exist.
+            UserError: the split does not exist.
         """
-        name = self.options.get("split", self.split_names[0])
-        return make_split(
-            name, [r["case_id"] for r in self.store.records], [r["patient_id"] for r in self.store.records], fold
-        )
+        name = self.split_name
+        if name in self.compat_splits:
+            return self.compat_folds.get(name, 1)
+        if name not in FOLDS:
+            raise unknown("split", name, [*self.split_names, *self.compat_splits])
+        return FOLDS[name]
+
+    def split(self, fold: int = 0) -> Split:
+        """Train, validation and test cases of one fold.
+
+        Splits by rule never part a patient; published ones may (`Split.shared`, `Split.selected`).
+
+        Raises:
+            UserError: the split or the fold does not exist.
+        """
+        name, folds = self.split_name, self.folds
+        if name not in self.compat_splits:
+            return make_split(name, *self._ids, fold)
+        if not 0 <= fold < folds:
+            has = "only fold 0" if folds == 1 else f"folds 0-{folds - 1}"
+            raise UserError(f"fold {fold} does not exist: split {name!r} of {self.name} has {has}; choose one of them")
+        return published_split(name, fold, self.published(name, fold), *self._ids)
+
+    @cached_property
+    def _ids(self) -> tuple[list[str], list[str]]:
+        records = self.store.records
+        return [r["case_id"] for r in records], [r["patient_id"] for r in records]
+
+    @property
+    def full_notice(self) -> str:
+        """`notice`, and what a reader must know of the chosen split; printed in every table."""
+        return "; ".join(filter(None, [self.notice, *self.split_warnings]))
+
+    @cached_property
+    def split_warnings(self) -> list[str]:
+        """Sentences on a published split: its own, and that parts share patients where that is found."""
+        name = self.split_name
+        if name not in self.compat_splits:
+            return []
+        splits = [self.split(fold) for fold in range(self.folds)]
+        texts = [
+            self.compat_splits[name],
+            "training shares patients with the other parts, so scores are too high" * any(s.shared for s in splits),
+            "validation shares patients with the test part" * any(s.selected for s in splits),
+        ]
+        return [f"split {name}: {text}" for text in texts if text]
+
+    def write_splits(self) -> list[Path]:
+        """Write case ids, rule and hash of every fold of the chosen split beside the arrays."""
+        name = self.split_name
+        rule = self.compat_splits.get(name) or RULES.get(name, "as published")
+        written = []
+        for fold in range(self.folds):
+            written.append(self.cache_folder / "splits" / f"{name}-f{fold}.json")
+            write_json(written[-1], split_record(self.split(fold), self.name, rule, *self._ids))
+        return written
 
     @property
     def fingerprint(self) -> str:
@@ -236,7 +309,7 @@ class Dataset(ABC):
                 "version": self.version,
                 "options": {**self.build_options, "identity": self.options.get("identity")},
                 "source": self.source(),
-                "cases": sorted(r["case_id"] for r in store.records),
+                "cases": sorted(self._ids[0]),
                 "raters": list(self._rater_ids),
                 "masks": store.meta["masks_sha256"],
             }

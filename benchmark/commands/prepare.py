@@ -57,10 +57,11 @@ def prepare(data: Any, quiet: bool = False) -> dict[str, Any]:
         described = data.describe()
         bar.update(task, description="inter-rater Dice", completed=0, total=len(data))
         dice = inter_rater_dice(data, lambda done: bar.update(task, completed=done))
+        written = data.write_splits()
     records, store = data.records, data.store
     return {
         "dataset": data.name,
-        "notice": data.notice,
+        "notice": data.full_notice,
         "cache": str(cache),
         "cases": len(records),
         "patients": len({r.patient_id for r in records}),
@@ -78,20 +79,19 @@ def prepare(data: Any, quiet: bool = False) -> dict[str, Any]:
         "inter_rater_dice": dice,
         "fingerprint": data.fingerprint,
         "splits": splits(data),
+        "split_files": [str(path) for path in written],
     }
 
 
 def splits(data: Any) -> list[dict[str, Any]]:
     """Sizes and hash of every fold of the chosen split."""
-    from ...datasets.splits import FOLDS
-
     patients = [r.patient_id for r in data.records]
-    name = data.options.get("split", data.split_names[0])
     found = []
-    for fold in range(FOLDS[name]):
+    for fold in range(data.folds):
         split = data.split(fold)
         parts = {part: getattr(split, part) for part in ("train", "val", "test")}
         row: dict[str, Any] = {"split": split.name, "fold": fold, "hash": split.hash}
+        row |= {"shared_patients": len(split.shared), "selected_patients": len(split.selected)}
         row |= {part: len(indices) for part, indices in parts.items()}
         row |= {f"{part}_patients": len({patients[i] for i in indices}) for part, indices in parts.items()}
         found.append(row)
@@ -139,6 +139,13 @@ def _print(facts: dict[str, Any]) -> None:
         table.add_row(row["split"], str(row["fold"]), *sizes, row["hash"])
     console.print(table)
     lacking = sorted({p for row in facts["splits"] for p in ("train", "val", "test") if not row[p]})
+    shared = max(row["shared_patients"] for row in facts["splits"])
+    if shared:
+        console.print(
+            f"{shared} training patient{'s are' if shared > 1 else ' is'} in another part too: scores under this split "
+            f"are too high",
+            style="yellow",
+        )
     if lacking:
         names = {"train": "training", "val": "validation", "test": "test"}
         console.print(
