@@ -16,6 +16,7 @@ from ..core.cache import cache_root
 from ..core.errors import UserError, unknown
 from ..core.files import write_json
 from ..core.hashing import digest, key8
+from .case_rows import CaseRows, case_rows
 from .splits import FOLDS, RULES, Split, SplitName, make_split, published_split, split_record
 from .store import ArrayStore
 
@@ -226,6 +227,16 @@ class Dataset(ABC):
             record.spacing,
             record.source,
         )
+
+    def volumes(self, indices: Sequence[int] | np.ndarray) -> list[CaseRows]:
+        """Rows as the cases that are scored: the slices of each volume together, any other row alone (`case_rows`)."""
+        return case_rows(self.records, indices)
+
+    def valid_region(self, indices: Sequence[int] | np.ndarray) -> np.ndarray | None:
+        """Pixels that count (a field of view), B×… bool, if the store has an array ``valid_region``; None: all do."""
+        if not (self.store.folder / "valid_region.npy").is_file():
+            return None
+        return np.asarray(self.store.extra("valid_region")[np.asarray(indices)], dtype=bool)
 
     @property
     def split_name(self) -> str:
