@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..core.errors import UserError, unknown
 from ..core.options import options_of, resolve_options
 from ..core.overrides import SECTIONS
 from ..datasets import DATASETS
 from ..methods import METHODS
+from .augment_kinds import BATCH_KINDS, PARTS, parts_of
 from .presets import preset_names
 
 
@@ -56,7 +57,10 @@ class TrainConfig(BaseModel):
     )
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     weight_decay: float = Field(0.0, ge=0)
-    augment: Literal["none", "flips", "flips_transpose", "flips_rotate"] = "flips_transpose"
+    augment: str = Field(
+        "flips_transpose",
+        description=f"{'|'.join(BATCH_KINDS)}, or parts joined by +, drawn per case and epoch: {', '.join(PARTS)}",
+    )
     select: Literal["last", "best"] = Field("last", description="checkpoint: last step, or best on validation patients")
     validate_every: int = Field(1, ge=0, description="epochs between validations; 0: only at the end of a stage")
     validate_samples: int = Field(16, ge=2, description="samples a case in validation")
@@ -64,6 +68,11 @@ class TrainConfig(BaseModel):
     max_nonfinite: int = Field(10, ge=0, description="steps with a non-finite loss that are skipped before giving up")
     channels_last: bool = True
     stage: dict[str, StageBudget] = Field(default_factory=dict, description="per-stage overrides")
+
+    @field_validator("augment")
+    @classmethod
+    def _parts_in_order(cls, value: str) -> str:
+        return "+".join(parts_of(value)) or value
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainConfig:

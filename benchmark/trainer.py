@@ -16,6 +16,8 @@ from ..core.seeding import numpy_generator, seed_for, torch_generator
 from ..datasets.base import Dataset
 from ..methods.base import Method, output_of_stage
 from .augment import augment
+from .augment_cases import augment_cases
+from .augment_kinds import parts_of
 from .progress import Heartbeat
 from .validation import SCORES, validate
 
@@ -138,6 +140,7 @@ class Trainer:
     def _batches(self, stage: str, batch_size: int, per_epoch: int) -> Iterator[dict[str, Any]]:
         """Endless batches; each epoch is a seeded permutation cut into whole batches (no tiny batch for batch norm)."""
         records = self.dataset.records
+        parts = parts_of(self.config["augment"])
         epoch = 0
         while True:
             order = numpy_generator("order", stage=stage, epoch=epoch, **self.axes).permutation(self.split.train)
@@ -145,7 +148,12 @@ class Trainer:
             for start in range(0, per_epoch * batch_size, batch_size):
                 indices = order[start : start + batch_size]
                 images, masks, valid = (torch.from_numpy(a) for a in self.dataset.arrays(indices))
-                images, masks = augment(images, masks, self.config["augment"], noise)
+                if parts:
+                    axes = {"stage": stage, "epoch": epoch, **self.axes}
+                    streams = [numpy_generator("augment case", case=records[i].case_id, **axes) for i in indices]
+                    images, masks = augment_cases(images, masks, parts, streams)
+                else:
+                    images, masks = augment(images, masks, self.config["augment"], noise)
                 if self.config["channels_last"] and images.ndim == 4:
                     images = images.contiguous(memory_format=torch.channels_last)
                 yield {
