@@ -1,7 +1,8 @@
 """Augmentations drawn per case and epoch: what a case becomes does not depend on the batch it stands in.
 
 All symmetries, rotations, scalings, shifts and displacements of a case are one map from target to source pixels,
-applied once to the whole batch: images linearly, masks to the nearest pixel, zero outside. Angles are those of the pixel grid.
+applied once to the whole batch: images linearly, masks to the nearest pixel, zero outside. Angles are those of the
+pixel grid.
 The elastic part is MONAI's ``Rand2DElastic`` (control points, smooth upsampling) with one call a batch. MONAI's own
 transforms work on one case at a time; its batched ``AffineTransform`` and ``Warp`` wrap the same sampler and take the
 masks through float32 (timings: tests/perf/test_perf_augment.py).
