@@ -26,7 +26,6 @@ from .splits import SplitName
 from .store import ArrayStore
 
 Side = Annotated[int, Field(ge=8, le=8192)]
-_AHEAD = 4  # decoded cases kept waiting per thread: bounds the memory of `build`
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,10 @@ class FileDataset(Dataset):
         declared: what a slot means as stored: ``consistent`` (one person everywhere) or ``none``.
         class_names: foreground classes.
         overlapping: masks are planes R×K×H×W, not class indices.
+        ahead: decoded cases kept waiting per thread: bounds the memory of `build`.
     """
 
+    ahead = 4
     rater_names: tuple[str, ...] = ()
     declared: Identity = "none"
     class_names: tuple[str, ...] = ("foreground",)
@@ -189,6 +190,10 @@ class FileDataset(Dataset):
                 spacing = [*found.spacing[:-2], *(s * k for s, k in zip(found.spacing[-2:], scale, strict=True))]
             for k in range(len(image)):
                 volume = found.image.ndim == 4
+                place: dict[str, Any] = {}
+                if volume:
+                    drawn = bool(masks[rows][k].any())
+                    place = {"volume": raw.case_id, "slice": k, "foreground": drawn}
                 records.append(
                     {
                         "case_id": f"{raw.case_id}/z{k:04d}" if volume else raw.case_id,
@@ -198,7 +203,7 @@ class FileDataset(Dataset):
                         "meta": {
                             **raw.meta,
                             **({"part": raw.part} if raw.part else {}),
-                            **({"volume": raw.case_id, "slice": k} if volume else {}),
+                            **place,
                         },
                     }
                 )
@@ -223,7 +228,7 @@ class FileDataset(Dataset):
         workers = min(8, os.cpu_count() or 1)
         with ThreadPoolExecutor(workers) as pool:
             waiting = iter(cases)
-            futures = [pool.submit(self.decode, c) for c in islice(waiting, workers * _AHEAD)]
+            futures = [pool.submit(self.decode, c) for c in islice(waiting, workers * self.ahead)]
             while futures:
                 yield futures.pop(0).result()
                 futures += [pool.submit(self.decode, c) for c in islice(waiting, 1)]

@@ -32,3 +32,10 @@ DATASETS.add(
     embedded=False,
     identity="declared in the YAML",
 )
+DATASETS.add(
+    "qubiq",
+    "multirater.datasets.qubiq:Qubiq",
+    summary="QUBIQ 2020/2021: six sets of MRI and CT, 2-7 raters (NIfTI, or MedicalMatting's pickle)",
+    embedded=False,
+    identity="consistent",
+)
