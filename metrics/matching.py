@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 
 # Above this size of the replicated square problem the transport problem is faster (at 350: 4.5 against 2.9 ms).
 _LARGEST_ASSIGNMENT = 256
+_PRICE_SWEEPS = 6
 
 
 def balanced_match(similarity: Floats, weights_a: Floats | None = None, weights_b: Floats | None = None) -> float:
@@ -36,10 +37,34 @@ def balanced_match(similarity: Floats, weights_a: Floats | None = None, weights_
                 square = square.T
             rows, columns = linear_sum_assignment(square, maximize=True)
             return float(square[rows, columns].mean())
+        if size == max(a, b):
+            return _priced_match(similarity if a >= b else similarity.T)
     uniform_a, uniform_b = np.full(a, 1.0 / a), np.full(b, 1.0 / b)
     return transport(
         similarity, uniform_a if weights_a is None else weights_a, uniform_b if weights_b is None else weights_b
     )
+
+
+def _priced_match(similarity: Floats) -> float:
+    """`balanced_match` of many rows with few columns, each of which serves rows/columns rows.
+
+    Exact: subtracting a price from a column moves no optimum, since every column is used equally often. With the price
+    at which about the right number of rows prefers each column most rows find theirs at once (500 × 4: 1.6 ms against
+    11 ms for the plain assignment and 20 ms for the transport problem).
+    """
+    rows, columns = similarity.shape
+    share = rows // columns
+    prices = np.zeros(columns)
+    for _ in range(_PRICE_SWEEPS):
+        for column in range(columns):
+            others = similarity - prices
+            others[:, column] = -np.inf
+            lead = np.partition(similarity[:, column] - others.max(axis=1), [rows - share - 1, rows - share])
+            prices[column] = lead[rows - share - 1 : rows - share + 1].mean()
+    reduced = similarity - prices
+    reduced -= reduced.max(axis=1, keepdims=True)
+    row, place = linear_sum_assignment(reduced.repeat(share, axis=1), maximize=True)
+    return float(similarity[row, place // share].mean())
 
 
 def transport(similarity: Floats, supply: Floats, demand: Floats) -> float:
