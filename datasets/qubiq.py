@@ -102,11 +102,13 @@ class Qubiq(VolumeDataset):
         task: Annotated[Literal["all"] | int, "task of the set, or all as overlapping classes"] = 1,
         preparation: Annotated[Literal["nifti", "matting"], "challenge archives, or MedicalMatting's pickle"] = "nifti",
         window: Annotated[tuple[float, float] | None, "intensities shown as 0 and 1; null: as the set needs"] = None,
-        size: Annotated[Size, SIZE_HELP] = None,
+        size: Annotated[Size | Literal["auto"], f"{SIZE_HELP}; auto: 256, of the pickle as stored"] = "auto",
         identity: Annotated[Order | None, "null: as_stored; none: slots shuffled per case"] = None,
         split: Annotated[str, "cv4, fixed, or compat: the challenge's"] = "cv4",
         train_slices: Annotated[TrainSlices, "slices of volumes to train on"] = "foreground",
     ) -> None:
+        if size == "auto":
+            size = None if preparation == "matting" else 256
         super().__init__(
             root=root, set=set, task=task, preparation=preparation, window=window, size=size, identity=identity,
             split=split, train_slices=train_slices,

@@ -39,3 +39,12 @@ DATASETS.add(
     embedded=False,
     identity="consistent",
 )
+DATASETS.add(
+    "npc",
+    "multirater.datasets.npc:Npc",
+    summary="nasopharyngeal carcinoma, MRI T1, T1C, T2, 4 raters (NPC-170, MMIS-2024)",
+    embedded=False,
+    identity="consistent",
+)
+DATASETS.alias("npc170", "npc")
+DATASETS.alias("mmis2024", "npc")

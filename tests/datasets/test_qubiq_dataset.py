@@ -44,7 +44,7 @@ def brain_growth(root, archive=TRAIN, level="Training", numbers=(1, 2, 10)):
 
 
 def qubiq(root, **options):
-    return open_dataset("qubiq", root=str(root), **options)
+    return open_dataset("qubiq", root=str(root), **{"size": None, **options})
 
 
 def refused(root, match, **options):
@@ -80,6 +80,14 @@ def test_every_generation_and_level_of_the_archives(tmp_path, archive):
     for root in (tmp_path / archive, tmp_path / archive / "brain-growth", tmp_path / archive / "brain-growth/Training"):
         assert qubiq(root).fingerprint == whole.fingerprint
     refused(tmp_path, "no case of the QUBIQ set 'kidney'", set="kidney")
+
+
+def test_the_size_left_out(tmp_path):
+    """Prostate images differ in size, so something must be chosen; the pickle's 128 pixels are kept."""
+    brain_growth(tmp_path)
+    assert qubiq(tmp_path, size="auto").describe().size == (256, 256)
+    _matting(tmp_path / "brain_growth_alpha.pkl")
+    assert qubiq(tmp_path, size="auto", preparation="matting").describe().size == (128, 128)
 
 
 def test_two_generations_at_once_are_refused(tmp_path):
