@@ -26,6 +26,13 @@ DATASETS.add(
     identity="synthetic",
 )
 DATASETS.add(
+    "hdf5",
+    "multirater.datasets.hdf5:Hdf5",
+    summary="one HDF5 file of images and masks, as `multirater data convert` writes it",
+    embedded=False,
+    identity="declared in the file",
+)
+DATASETS.add(
     "folder",
     "multirater.datasets.folder:Folder",
     summary="your own images and masks by a YAML pattern (png, tif, jpg, nii.gz, npy)",
