@@ -6,7 +6,9 @@ which weighs every case alike whatever the number of cases of its patient.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ DRAWS = 10_000
 SEED = 20240229
 MIN_CLUSTERS = 10
 _BLOCK = 2_000_000  # numbers held at a time
+_KEPT = 64_000_000  # counts of one set of draws, two bytes each, that are kept for the next use
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,45 @@ def cluster_sums(
     return sums, counts
 
 
+def draw_counts(
+    groups: int, draws: int = DRAWS, seed: int = SEED, block: int = _BLOCK
+) -> Iterator[NDArray[np.float64]]:
+    """How often each of G clusters stands in each of `draws` samples with replacement: blocks of rows×G.
+
+    The draws are one stream of PCG64, read in order, so they depend on `seed` and G alone, and fewer draws are the
+    first of more. Everything on one set of patients (rows, metrics, differences, rankings) therefore rests on the same
+    ones; those of the last sets are kept.
+    """
+    step = max(1, block // max(groups, 1))
+    if draws * groups <= _KEPT:
+        kept = _kept_counts(groups, draws, seed)
+        for start in range(0, draws, step):
+            yield kept[start : start + step].astype(np.float64)
+        return
+    generator = np.random.Generator(np.random.PCG64(seed))
+    for start in range(0, draws, step):
+        yield _draw(generator, min(step, draws - start), groups).astype(np.float64)
+
+
+@lru_cache(maxsize=3)
+def _kept_counts(groups: int, draws: int, seed: int) -> NDArray[np.uint16]:
+    generator = np.random.Generator(np.random.PCG64(seed))
+    kept = np.empty((draws, groups), dtype=np.uint16)
+    step = max(1, _BLOCK // max(groups, 1))
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        kept[start : start + size] = _draw(generator, size, groups)
+    kept.setflags(write=False)
+    return kept
+
+
+def _draw(generator: np.random.Generator, size: int, groups: int) -> NDArray[np.intp]:
+    drawn = generator.integers(0, groups, size=(size, groups))
+    # How often each cluster was drawn: one product then replaces a sum over the drawn clusters.
+    flat = drawn + groups * np.arange(size)[:, None]
+    return np.bincount(flat.ravel(), minlength=size * groups).reshape(size, groups)
+
+
 def bootstrap_means(
     sums: NDArray[np.float64],
     counts: NDArray[np.float64],
@@ -61,8 +103,7 @@ def bootstrap_means(
 ) -> NDArray[np.float64]:
     """Means of `draws` samples of G clusters drawn with replacement.
 
-    θ*_b = Σ_{g drawn} sum_g / Σ_{g drawn} n_g. The draws are one stream of PCG64, read in order, so they depend on
-    `seed`, `draws` and G alone: neither on the columns nor on the block size.
+    θ*_b = Σ_{g drawn} sum_g / Σ_{g drawn} n_g, over the draws of `draw_counts`.
 
     Args:
         sums: G×K sums of a cluster's values.
@@ -75,18 +116,14 @@ def bootstrap_means(
         B×K means; NaN where no drawn cluster has a value.
     """
     groups, columns = sums.shape
-    generator = np.random.Generator(np.random.PCG64(seed))
     means = np.empty((draws, columns))
-    step = max(1, block // max(groups, 1))
-    for start in range(0, draws, step):
-        size = min(step, draws - start)
-        drawn = generator.integers(0, groups, size=(size, groups))
-        # How often each cluster was drawn: one product then replaces a sum over the drawn clusters.
-        flat = drawn + groups * np.arange(size)[:, None]
-        times = np.bincount(flat.ravel(), minlength=size * groups).reshape(size, groups).astype(np.float64)
-        total = times @ counts
+    alike = bool((counts == counts[:, :1]).all())  # every column has the same cases: one column of counts will do
+    start = 0
+    for times in draw_counts(groups, draws, seed, block):
+        total = times @ (counts[:, :1] if alike else counts)
         with np.errstate(invalid="ignore", divide="ignore"):
-            means[start : start + size] = np.where(total > 0, (times @ sums) / total, np.nan)
+            means[start : start + len(times)] = np.where(total > 0, (times @ sums) / total, np.nan)
+        start += len(times)
     return means
 
 
@@ -120,5 +157,6 @@ def percentile_intervals(
     for start in range(0, len(use), width):
         part = use[start : start + width]
         means = bootstrap_means(sums[:, part], counts[:, part], draws, seed)
-        low[part], high[part] = np.nanquantile(means, tails, axis=0)
+        quantile = np.nanquantile if np.isnan(means).any() else np.quantile  # the former goes column by column
+        low[part], high[part] = quantile(means, tails, axis=0)
     return Intervals(low, high, note)
