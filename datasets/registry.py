@@ -55,3 +55,25 @@ DATASETS.add(
 )
 DATASETS.alias("npc170", "npc")
 DATASETS.alias("mmis2024", "npc")
+DATASETS.add(
+    "msseg16",
+    "multirater.datasets.msseg16:Msseg16",
+    summary="multiple sclerosis lesions, 3D MRI, 7 experts",
+    embedded=False,
+    identity="consistent",
+)
+DATASETS.add(
+    "curvas24",
+    "multirater.datasets.curvas:Curvas24",
+    summary="pancreas, kidney, liver in CT, 3 radiologists",
+    embedded=False,
+    identity="consistent",
+)
+DATASETS.alias("curvas", "curvas24")
+DATASETS.add(
+    "curvas-pdacvi",
+    "multirater.datasets.curvas:CurvasPdacvi",
+    summary="pancreatic tumour in CT, PANORAMA's label and 4 readers",
+    embedded=False,
+    identity="consistent",
+)

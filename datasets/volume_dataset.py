@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 
 from ..core.errors import UserError
 from ..core.hashing import digest
-from .file_dataset import Decoded, FileDataset, RawCase, Side
+from .file_dataset import Decoded, FileDataset, Side
 from .image_files import resize_image, resize_labels
 from .splits import Split, patient_number
 from .volume_files import Layout, Volume, codes, match_layout, open_volume
@@ -213,8 +213,11 @@ class Moments:
         return ((values - np.float32(mean)) / np.float32(deviation)).astype(np.float32)
 
 
-def need(cases: Sequence[RawCase], what: str, root: Path) -> list[RawCase]:
-    """`cases`, or one sentence what was looked for and is not there."""
-    if not cases:
+Found = TypeVar("Found", bound=Sized)
+
+
+def need(found: Found, what: str, root: Path) -> Found:
+    """`found`, or one sentence what was looked for and is not there."""
+    if not len(found):
         raise UserError(f"{root} holds no {what}; see how_to_get of `multirater info`")
-    return list(cases)
+    return found
