@@ -49,7 +49,7 @@ test-slow: $(INSTALLED)  ## the long tests
 	$(BIN)/python -m pytest -n 2 -m slow -q
 
 perf: $(INSTALLED)  ## timings as ratios against naive references
-	$(BIN)/python -m pytest -m perf tests/perf -q
+	$(BIN)/python -m pytest -m perf tests/perf -q --timings $(VENV)/timings.md
 
 # mypy needs the package under its import name; the link gives the checkout that name.
 lint: $(INSTALLED)  ## format check, lint, types

@@ -10,8 +10,8 @@ convolutions.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -105,21 +105,15 @@ def literal_single(method: ConfusionMatrix, batch: dict[str, Any], who: Tensor) 
 # -- timing ---------------------------------------------------------------------------------------
 
 
-def ratio(name: str, ours: Callable[[], Tensor], literal: Callable[[], Tensor], rounds: int = 4) -> float:
-    fast, slow = [], []
-    for _ in range(rounds):
-        start = time.process_time()
-        value = ours()
-        middle = time.process_time()
-        reference = literal()
-        fast.append(middle - start)
-        slow.append(time.process_time() - middle)
+@pytest.fixture
+def ratio(race: Callable[..., float]) -> Callable[..., float]:
+    def agree(value: Tensor, reference: Tensor) -> None:
         torch.testing.assert_close(value, reference, rtol=2e-5, atol=2e-5)
-    print(f"{name}: literal {min(slow) * 1e3:.0f} ms, here {min(fast) * 1e3:.0f} ms, ratio {min(slow) / min(fast):.2f}")
-    return min(slow) / min(fast)
+
+    return partial(race, rounds=4, agree=agree, cpu=True)
 
 
-def step_ratio(name: str, batch: dict[str, Any], single: bool) -> float:
+def step_ratio(ratio: Callable[..., float], name: str, batch: dict[str, Any], single: bool) -> float:
     method = build(name, annotators="one" if single else "all")
     plain = copy.deepcopy(method)
 
@@ -141,26 +135,26 @@ def step_ratio(name: str, batch: dict[str, Any], single: bool) -> float:
         loss.backward()
         return loss.detach()
 
-    return ratio(f"{name}, {'one' if single else 'all'}", ours, literal)
+    return ratio(name, f"training step, {'one annotator' if single else 'all annotators'} an image", ours, literal)
 
 
-def test_global_matrices_of_all(batch: dict[str, Any]) -> None:
-    assert step_ratio("cm_global", batch, False) >= 1.15
+def test_global_matrices_of_all(ratio: Callable[..., float], batch: dict[str, Any]) -> None:
+    assert step_ratio(ratio, "cm_global", batch, False) >= 1.15
 
 
-def test_global_matrices_of_one(batch: dict[str, Any]) -> None:
-    assert step_ratio("cm_global", batch, True) >= 1.0
+def test_global_matrices_of_one(ratio: Callable[..., float], batch: dict[str, Any]) -> None:
+    assert step_ratio(ratio, "cm_global", batch, True) >= 1.0
 
 
-def test_pixel_matrices_of_all(batch: dict[str, Any]) -> None:
-    assert step_ratio("cm_pixel", batch, False) >= 0.85  # the same convolutions: measured 0.96 to 1.07
+def test_pixel_matrices_of_all(ratio: Callable[..., float], batch: dict[str, Any]) -> None:
+    assert step_ratio(ratio, "cm_pixel", batch, False) >= 0.85  # the same convolutions: measured 0.96 to 1.07
 
 
-def test_pixel_matrices_of_one(batch: dict[str, Any]) -> None:
-    assert step_ratio("cm_pixel", batch, True) >= 1.5
+def test_pixel_matrices_of_one(ratio: Callable[..., float], batch: dict[str, Any]) -> None:
+    assert step_ratio(ratio, "cm_pixel", batch, True) >= 1.5
 
 
-def test_mixing_by_global_matrices(batch: dict[str, Any]) -> None:
+def test_mixing_by_global_matrices(ratio: Callable[..., float], batch: dict[str, Any]) -> None:
     """Without the trunk: forward and backward of the four annotators' maps."""
     method = build("cm_global")
     truth = torch.randn(BATCH, LABELS, SIZE, SIZE).softmax(1).requires_grad_()
@@ -175,4 +169,7 @@ def test_mixing_by_global_matrices(batch: dict[str, Any]) -> None:
         maps = [literal_pair(raw_of(method, truth, rater), truth)[0] for rater in range(RATERS)]
         return backward(torch.stack(maps, 1))
 
-    assert ratio("mixing", lambda: backward(method.matrices(truth, truth[:, None])[0][:, :, 0]), literal) >= 3
+    def ours() -> Tensor:
+        return backward(method.matrices(truth, truth[:, None])[0][:, :, 0])
+
+    assert ratio("cm_global", "mixing four annotators' maps, with gradient", ours, literal) >= 3

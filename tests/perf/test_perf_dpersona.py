@@ -13,8 +13,8 @@ shows what the shared base and the gradient through the attaining codes bring.
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,16 +28,8 @@ from multirater.methods.fusion import FusionHead
 from multirater.methods.losses import batch_dice_loss, draw_rater
 from torch import Tensor
 
-pytestmark = pytest.mark.perf
+pytestmark = [pytest.mark.perf, pytest.mark.usefixtures("two_threads")]
 BATCH, RATERS, SIZE = 12, 4, 128
-
-
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -131,26 +123,19 @@ def literal_stage_2(method: DPersona, batch: dict[str, Any]) -> Tensor:
 # -- timing -------------------------------------------------------------------------------------
 
 
-def seconds(action: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.perf_counter()
-    value = action()
-    return value, time.perf_counter() - start
+@pytest.fixture
+def ratio(race: Callable[..., float]) -> Callable[..., float]:
+    """How many times less time ours takes for the same value; alternating rounds, the least of each."""
 
-
-def ratio(name: str, ours: Callable[[], float], literal: Callable[[], float], rounds: int = 3) -> float:
-    """How many times less time `ours` takes for the same value; alternating rounds, the least of each."""
-    fast, slow = [], []
-    for _ in range(rounds):
-        value, spent = seconds(ours)
-        reference, spent_literally = seconds(literal)
+    def agree(value: float, reference: float) -> None:
         assert value == pytest.approx(reference, rel=2e-5)
-        fast.append(spent)
-        slow.append(spent_literally)
-    print(f"{name}: literal {min(slow):.2f} s, here {min(fast):.2f} s, ratio {min(slow) / min(fast):.2f}")
-    return min(slow) / min(fast)
+
+    return partial(race, "dpersona", agree=agree)
 
 
-def step_ratio(method: DPersona, batch: dict[str, Any], stage: str, literal: Callable[..., Tensor]) -> float:
+def step_ratio(
+    ratio: Callable[..., float], method: DPersona, batch: dict[str, Any], stage: str, literal: Callable[..., Tensor]
+) -> float:
     ours = copy.deepcopy(method)
     plain = copy.deepcopy(method).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     trained = {id(p) for p in ours.parameters_for(stage)}
@@ -170,21 +155,21 @@ def step_ratio(method: DPersona, batch: dict[str, Any], stage: str, literal: Cal
             return step(plain, lambda: literal(plain, batch))
 
     return ratio(
-        stage,
+        f"training step, stage {stage}",
         lambda: step(ours, lambda: ours.training_step(batch, stage)[0]),
         literally,
     )
 
 
-def test_stage_1_step(method: DPersona, batch: dict[str, Any]) -> None:
-    assert step_ratio(method, batch, "diverse", literal_stage_1) >= 1.7
+def test_stage_1_step(ratio: Callable[..., float], method: DPersona, batch: dict[str, Any]) -> None:
+    assert step_ratio(ratio, method, batch, "diverse", literal_stage_1) >= 1.7
 
 
-def test_stage_2_step(method: DPersona, batch: dict[str, Any]) -> None:
-    assert step_ratio(method, batch, "personalised", literal_stage_2) >= 1.4
+def test_stage_2_step(ratio: Callable[..., float], method: DPersona, batch: dict[str, Any]) -> None:
+    assert step_ratio(ratio, method, batch, "personalised", literal_stage_2) >= 1.4
 
 
-def test_bound_of_ten_samples(method: DPersona) -> None:
+def test_bound_of_ten_samples(ratio: Callable[..., float], method: DPersona) -> None:
     features = torch.randn(BATCH, 16, SIZE, SIZE).contiguous(memory_format=torch.channels_last).requires_grad_()
     codes = torch.randn(BATCH, 10, 6)
 
@@ -197,14 +182,20 @@ def test_bound_of_ten_samples(method: DPersona) -> None:
         stack = torch.cat([fcomb(method.fusion, features, codes[:, s]) for s in range(10)], 1)
         return backward(torch.stack([stack.max(1).values, stack.min(1).values], 1))
 
-    assert ratio("bound", lambda: backward(method.fusion.extremes(features, codes)), literal) >= 1.5
+    def ours() -> float:
+        return backward(method.fusion.extremes(features, codes))
+
+    assert ratio("bound of ten samples, with gradient", ours, literal) >= 1.5
 
 
 @torch.no_grad()
-def test_decoding_fifty_samples(method: DPersona) -> None:
+def test_decoding_fifty_samples(ratio: Callable[..., float], method: DPersona) -> None:
     features, codes = torch.randn(1, 16, SIZE, SIZE), torch.randn(1, 50, 6)
 
     def literal() -> float:
         return torch.cat([fcomb(method.fusion, features, codes[:, s]) for s in range(50)], 1).square().mean().item()
 
-    assert ratio("decode", lambda: method.fusion(features, codes).square().mean().item(), literal, 5) >= 1.5
+    def ours() -> float:
+        return method.fusion(features, codes).square().mean().item()
+
+    assert ratio("decoding 50 samples", ours, literal, rounds=5) >= 1.5

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,17 +24,9 @@ from multirater.methods.mrnet_layers import blur
 from multirater.methods.targets import target_channels
 from torch import Tensor
 
-pytestmark = pytest.mark.perf
+pytestmark = [pytest.mark.perf, pytest.mark.usefixtures("two_threads")]
 SIZE, BATCH = 64, 12
 QUICK: dict[str, Any] = {"width": 16, "encoder_blocks": [1, 1, 1, 1], "vgg_convs": [1, 1, 1, 1, 1]}
-
-
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -57,27 +48,22 @@ def build(raters: int) -> MRNet:
     return create_method("mrnet", data, **QUICK)
 
 
-def seconds(action: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.perf_counter()
-    value = action()
-    return value, time.perf_counter() - start
+@pytest.fixture
+def ratio(race: Callable[..., float]) -> Callable[..., float]:
+    """How many times less time ours takes for about the same value; the first round warms up."""
+
+    def run(
+        what: str, ours: Callable[[], float], literal: Callable[[], float], tolerance: float, rounds: int = 4
+    ) -> float:
+        def agree(value: float, reference: float) -> None:
+            assert value == pytest.approx(reference, rel=tolerance)
+
+        return race("mrnet", what, ours, literal, rounds=rounds - 1, warm=1, agree=agree)
+
+    return run
 
 
-def ratio(name: str, ours: Callable[[], float], slow: Callable[[], float], tolerance: float, rounds: int = 4) -> float:
-    """How many times less time `ours` takes for the same value; the first round warms up."""
-    fast_times, slow_times = [], []
-    for _ in range(rounds):
-        value, spent = seconds(ours)
-        reference, spent_literally = seconds(slow)
-        assert value == pytest.approx(reference, rel=tolerance)
-        fast_times.append(spent)
-        slow_times.append(spent_literally)
-    fast, slow_least = min(fast_times[1:]), min(slow_times[1:])
-    print(f"{name}: literal {slow_least:.3f} s, here {fast:.3f} s, ratio {slow_least / fast:.2f}")
-    return slow_least / fast
-
-
-def test_training_step(literal: ModuleType) -> None:
+def test_training_step(ratio: Callable[..., float], literal: ModuleType) -> None:
     method = build(4).train()
     plain = copy.deepcopy(method).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(0)
@@ -113,7 +99,7 @@ def test_training_step(literal: ModuleType) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("raters", "gate"), [(4, 2.5), (20, 4.0)])
-def test_maps_of_all_raters(literal: ModuleType, raters: int, gate: float) -> None:
+def test_maps_of_all_raters(ratio: Callable[..., float], literal: ModuleType, raters: int, gate: float) -> None:
     method = build(raters).eval()
     plain = copy.deepcopy(method).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     image = torch.rand(1, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
@@ -135,7 +121,7 @@ def test_maps_of_all_raters(literal: ModuleType, raters: int, gate: float) -> No
     assert ratio(f"maps of {raters} raters", ours, literally, 1e-4, 8) >= gate
 
 
-def test_blur() -> None:
+def test_blur(ratio: Callable[..., float]) -> None:
     maps = torch.rand(3 * BATCH, 2, SIZE, SIZE)
     kernel = torch.rand(1, 1, 31, 31, requires_grad=True)
 

@@ -11,8 +11,8 @@ in the scoring of the levels and in the second run of the prior's encoder alone.
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,16 +26,8 @@ from multirater.methods.phiseg_layers import ConvBnRelu, GaussianMap
 from multirater.methods.phiseg_networks import LatentHierarchy, Likelihood
 from torch import Tensor, nn
 
-pytestmark = pytest.mark.perf
+pytestmark = [pytest.mark.perf, pytest.mark.usefixtures("two_threads")]
 SIZE, SAMPLES, BATCH = 64, 50, 12
-
-
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -141,18 +133,12 @@ def literal_step(method: PHiSeg, batch: dict[str, Any]) -> Tensor:
 # -- timing -------------------------------------------------------------------------------------
 
 
-def ratio(name: str, ours: Callable[[], Any], literal: Callable[[], Any], rounds: int = 5) -> float:
-    fast, slow = [], []
-    for _ in range(rounds):
-        for action, times in ((ours, fast), (literal, slow)):
-            start = time.perf_counter()
-            action()
-            times.append(time.perf_counter() - start)
-    print(f"{name}: literal {min(slow):.3f} s, here {min(fast):.3f} s, ratio {min(slow) / min(fast):.2f}")
-    return min(slow) / min(fast)
+@pytest.fixture
+def ratio(race: Callable[..., float]) -> Callable[..., float]:
+    return partial(race, "phiseg", rounds=5)
 
 
-def test_fifty_samples(method: PHiSeg) -> None:
+def test_fifty_samples(ratio: Callable[..., float], method: PHiSeg) -> None:
     image = torch.rand(1, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     literal = copy.deepcopy(method).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
@@ -163,7 +149,7 @@ def test_fifty_samples(method: PHiSeg) -> None:
     assert ratio("50 samples", ours, lambda: literal_samples(literal, image, 3)) >= 3
 
 
-def test_training_step(method: PHiSeg) -> None:
+def test_training_step(ratio: Callable[..., float], method: PHiSeg) -> None:
     generator = torch.Generator().manual_seed(2)
     batch = {
         "image": torch.rand(BATCH, 1, SIZE, SIZE, generator=generator),
@@ -187,4 +173,4 @@ def test_training_step(method: PHiSeg) -> None:
         torch.rand(BATCH, 1)
         return step(plain, lambda: literal_step(plain, batch))
 
-    assert ratio("step", fast, slow) >= 1.2
+    assert ratio("training step", fast, slow) >= 1.2

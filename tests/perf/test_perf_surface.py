@@ -42,19 +42,21 @@ def seconds(function, times):
 
 
 @pytest.mark.parametrize(("shape", "count", "factor"), [((128, 128), 50, 7), ((24, 48, 48), 8, 8)])
-def test_against_pairs(shape, count, factor):
+def test_against_pairs(race, shape, count, factor):
     """R + S transforms of the masks' box instead of 2·R·S of the image, and six metrics instead of two."""
     raters, samples = ellipsoids(shape, 4, 1), ellipsoids(shape, count, 2)
     names = ["hd95.mean", "hd95.best", "hd95.match", "assd.mean", "assd.match", "nsd@2.mean"]
     got = score_case(raters, samples, metrics=names)
     want = per_pair(raters, samples)
     assert {name: got[name] for name in want} == pytest.approx(want, abs=1e-9)
-    fast = slow = float("inf")
-    for _ in range(3):  # on a busy machine the shortest of several rounds is the time of the code
-        fast = min(fast, seconds(lambda: score_case(raters, samples, metrics=names), 3))
-        slow = min(slow, seconds(lambda: per_pair(raters, samples), 1))
-    print(f"\n{shape}, S = {count}: {fast * 1e3:.1f} ms, pair by pair {slow * 1e3:.0f} ms: {slow / fast:.1f} times")
-    assert slow / fast >= factor
+    times = race(
+        "metrics",
+        f"surfaces of 4 x {count} at {'×'.join(map(str, shape))}: six ids against two",
+        lambda: score_case(raters, samples, metrics=names),
+        lambda: per_pair(raters, samples),
+        inner=(3, 1),
+    )
+    assert times >= factor
 
 
 def test_further_metrics_cost_little():

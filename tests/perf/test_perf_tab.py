@@ -8,9 +8,7 @@ sums the loss in a loop. Least wall time of alternating rounds, two threads.
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -21,16 +19,8 @@ from multirater.methods.tab import TAB
 from torch import Tensor
 from torch.distributions import LowRankMultivariateNormal
 
-pytestmark = pytest.mark.perf
+pytestmark = [pytest.mark.perf, pytest.mark.usefixtures("two_threads")]
 SIZE, BATCH, RATERS = 64, 12, 4
-
-
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def build() -> TAB:
@@ -57,27 +47,22 @@ def literal_distributions(method: TAB, images: Tensor) -> list[LowRankMultivaria
     ]
 
 
-def seconds(action: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.perf_counter()
-    value = action()
-    return value, time.perf_counter() - start
+@pytest.fixture
+def ratio(race: Callable[..., float]) -> Callable[..., float]:
+    """How many times less time ours takes for about the same value; the first round warms up."""
+
+    def run(
+        what: str, ours: Callable[[], float], literal: Callable[[], float], tolerance: float, rounds: int = 4
+    ) -> float:
+        def agree(value: float, reference: float) -> None:
+            assert value == pytest.approx(reference, rel=tolerance)
+
+        return race("tab", what, ours, literal, rounds=rounds - 1, warm=1, agree=agree)
+
+    return run
 
 
-def ratio(name: str, ours: Callable[[], float], slow: Callable[[], float], tolerance: float, rounds: int) -> float:
-    """How many times less time `ours` takes for about the same value; the first round warms up."""
-    fast_times, slow_times = [], []
-    for _ in range(rounds):
-        value, spent = seconds(ours)
-        reference, spent_literally = seconds(slow)
-        assert value == pytest.approx(reference, rel=tolerance)
-        fast_times.append(spent)
-        slow_times.append(spent_literally)
-    fast, slow_least = min(fast_times[1:]), min(slow_times[1:])
-    print(f"{name}: literal {slow_least:.3f} s, here {fast:.3f} s, ratio {slow_least / fast:.2f}")
-    return slow_least / fast
-
-
-def test_training_step() -> None:
+def test_training_step(ratio: Callable[..., float]) -> None:
     method = build().train()
     plain = copy.deepcopy(method).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(0)
@@ -112,7 +97,7 @@ def test_training_step() -> None:
 
 
 @torch.no_grad()
-def test_fifty_samples() -> None:
+def test_fifty_samples(ratio: Callable[..., float]) -> None:
     method = build().eval()
     plain = copy.deepcopy(method).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     image = torch.rand(1, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
