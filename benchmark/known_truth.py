@@ -3,6 +3,9 @@
 The rater distribution of `synthetic` is enumerable, so the lowest expected GED of any prediction, that of a perfect
 sampler, and the highest expected Dice with each rater are finite sums over the test cases. A method that is right comes
 near them; a method that is broken does not, whatever the others do.
+
+On `synthetic-confusion` the truth and the raters' confusion matrices are known: the second table has the matrices that
+the confusion-matrix methods found, and the Dice of every method's common mask with the truth that nobody saw.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import pandas as pd
 from ..core.errors import UserError
 from ..datasets import open_dataset
 from ..datasets.synthetic import Synthetic
+from ..datasets.synthetic_confusion import SyntheticConfusion
 from .collect import load_results
 
 SAMPLES = ("diverse", "levels")  # outputs that are sets
@@ -84,6 +88,10 @@ def _mean(frame: pd.DataFrame, method: str, output: str, metric: str) -> float:
     return float(part.value.mean())
 
 
+def _has_synthetic(results: Path) -> bool:
+    return bool((load_results(results).dataset == "synthetic").any())
+
+
 def _dataset(results: Path) -> Synthetic:
     """The data set of the first cell on `synthetic`; all have one fingerprint."""
     from .cell import all_cells, open_results
@@ -95,6 +103,77 @@ def _dataset(results: Path) -> Synthetic:
             assert isinstance(dataset, Synthetic)
             return dataset
     raise UserError(f"{results} holds no cell on 'synthetic'")
+
+
+def planted_table(results: Path) -> pd.DataFrame:
+    """One row per finished cell on `synthetic-confusion`: Dice with the truth, and specificity and sensitivity found.
+
+    The matrices of `cm_pixel` are averaged over pixels, weighted by the estimated truth: only where a label is true
+    does the data say anything of its column.
+    """
+    import torch
+
+    from .cell import all_cells, open_results
+    from .worker import load_cell
+
+    rows: list[dict[str, Any]] = []
+    votes: dict[str, Any] = {}
+    for cell in all_cells(open_results(results)):
+        spec = cell.spec
+        if spec["dataset"]["name"] != "synthetic-confusion" or not cell.weights.is_file():
+            continue
+        dataset = open_dataset("synthetic-confusion", **spec["dataset"]["options"])
+        assert isinstance(dataset, SyntheticConfusion)
+        test = dataset.split(spec["fold"]).test
+        images, masks, _ = dataset.arrays(test)
+        truth = dataset.truth(test)
+        method = load_cell(cell.folder)
+        with torch.no_grad():
+            means = [method.predict(torch.from_numpy(image[None]), 16, _generator()).mean[0] for image in images]
+        mean = torch.stack(means).numpy()
+        row = {"Method": spec["method"]["name"], "Dice with the truth ↑": _dice(mean > 0.5, truth)}
+        if hasattr(method, "average_matrices"):
+            found = _average(method, images, mean)
+            row |= {rater: _rates(m) for rater, m in zip(dataset.describe().rater_ids, found, strict=True)}
+        rows.append(row)
+        planted = {r: _rates(m) for r, m in zip(dataset.describe().rater_ids, dataset.matrices, strict=True)}
+        votes = {
+            "Method": "majority of the raters",
+            "Dice with the truth ↑": _dice(masks.mean(1) > 0.5, truth),
+            **planted,
+        }
+    if not rows:
+        return pd.DataFrame()
+    return pd.DataFrame([votes, *sorted(rows, key=lambda r: r["Method"])]).fillna("")
+
+
+def _generator() -> Any:
+    from ..core.seeding import torch_generator
+
+    return torch_generator("known truth")
+
+
+def _average(method: Any, images: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """R×2×2: entry [r, said, true]."""
+    import torch
+
+    weights = np.stack([1 - mean, mean], 1)
+    total, mass = 0.0, weights.sum((0, 2, 3))
+    with torch.no_grad():
+        for image, weight in zip(images, weights, strict=True):
+            matrices = method.pixel_matrices(torch.from_numpy(image[None]))[0, :, 0].numpy()  # R×2×2×H×W or ×1×1
+            total = total + (matrices * weight).sum((-2, -1))
+    return np.asarray(total) / mass
+
+
+def _rates(matrix: np.ndarray) -> str:
+    return f"{matrix[0, 0]:.3f} / {matrix[1, 1]:.3f}"
+
+
+def _dice(masks: np.ndarray, truth: np.ndarray) -> float:
+    """Mean over cases."""
+    both, sizes = (masks & truth).sum((1, 2)), masks.sum((1, 2)) + truth.sum((1, 2))
+    return float(np.mean(2 * both / np.maximum(sizes, 1)))
 
 
 def as_markdown(table: pd.DataFrame) -> str:
@@ -110,7 +189,12 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m multirater.benchmark.known_truth RESULTS", file=sys.stderr)
         return 2
     try:
-        print(as_markdown(truth_table(Path(arguments[0]))))
+        planted = planted_table(Path(arguments[0]))
+        if planted.empty or _has_synthetic(Path(arguments[0])):
+            print(as_markdown(truth_table(Path(arguments[0]))))
+        if not planted.empty:
+            print("\nColumns of raters: specificity / sensitivity; first row: as planted.\n")
+            print(as_markdown(planted))
     except UserError as error:
         print(f"known_truth: {error}", file=sys.stderr)
         return 2

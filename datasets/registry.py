@@ -33,6 +33,13 @@ DATASETS.add(
     identity="declared in the file",
 )
 DATASETS.add(
+    "synthetic-confusion",
+    "multirater.datasets.synthetic_confusion:SyntheticConfusion",
+    summary="raters who err by planted confusion matrices",
+    embedded=True,
+    identity="synthetic",
+)
+DATASETS.add(
     "folder",
     "multirater.datasets.folder:Folder",
     summary="your own images and masks by a YAML pattern (png, tif, jpg, nii.gz, npy)",

@@ -92,8 +92,8 @@ class Synthetic(Dataset):
         o = self.options
         n, size, raters = o["cases"], o["size"], o["raters"]
         progress(0, 3, "drawing shapes")
-        shape, white, shade, outcome, valid = self._draw(n, size, raters, o["missing"], o["seed"])
-        field = _field(shape, size)
+        shape, white, shade, outcome, valid = self.draw(n, size, raters, o["missing"], o["seed"])
+        field = make_field(shape, size)
 
         progress(1, 3, "drawing raters")
         thresholds = self.thresholds[np.arange(raters), outcome]  # N×R
@@ -101,7 +101,7 @@ class Synthetic(Dataset):
         masks[~valid] = 0
 
         progress(2, 3, "rendering images")
-        images = _render(field, white, shade)
+        images = render(field, white, shade)
         np.save(folder / "field.npy", field)
         ArrayStore.write(
             folder,
@@ -125,7 +125,7 @@ class Synthetic(Dataset):
         progress(3, 3, "done")
 
     @staticmethod
-    def _draw(
+    def draw(
         n: int, size: int, raters: int, missing: float, seed: int
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """All random draws, one generator per patient: the first cases of a longer data set are the shorter one."""
@@ -278,7 +278,7 @@ def _expected_dice(areas: np.ndarray) -> np.ndarray:
     return np.where((a == 0) & (b == 0), 1.0, 2 * np.minimum(a, b) / np.maximum(a + b, 1)).mean(-1)
 
 
-def _field(shape: dict[str, np.ndarray], size: int) -> np.ndarray:
+def make_field(shape: dict[str, np.ndarray], size: int) -> np.ndarray:
     """N×H×W float32: signed radial distance to the boundary in ambiguity widths, negative inside."""
     s = {name: value[:, None, None] for name, value in shape.items()}
     grid = np.arange(size) + 0.5
@@ -290,7 +290,7 @@ def _field(shape: dict[str, np.ndarray], size: int) -> np.ndarray:
     return ((np.hypot(dy, dx) - boundary) / s["width"]).astype(np.float32)
 
 
-def _render(field: np.ndarray, white: np.ndarray, shade: np.ndarray) -> np.ndarray:
+def render(field: np.ndarray, white: np.ndarray, shade: np.ndarray) -> np.ndarray:
     """N×H×W float32 in [0, 1]: an edge whose blur shows the ambiguity width, on smooth texture and pixel noise."""
     from scipy.ndimage import gaussian_filter
     from scipy.special import expit

@@ -304,6 +304,14 @@ class ConfusionMatrix(Method):
         with evaluating(self):
             return self.matrices.matrices(self.trunk(images)).mean((-2, -1))
 
+    @torch.no_grad()
+    def pixel_matrices(self, images: Tensor) -> Tensor:
+        """Matrices B×R×G×C×C×H×W; H and W are 1 where every pixel has the same."""
+        if isinstance(self.matrices, GlobalMatrices):
+            return self.average_matrices(images)[..., None, None]
+        with evaluating(self):
+            return self.matrices.matrices(self.trunk(images))
+
     def _channels_each(self) -> int:
         """Channels at full resolution that one annotator takes at prediction."""
         return 2 * self.groups * self.labels

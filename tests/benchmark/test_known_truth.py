@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from multirater.benchmark.known_truth import as_markdown, main, truth_table
+from multirater.benchmark.known_truth import as_markdown, main, planted_table, truth_table
 from multirater.core.errors import UserError
 from multirater.datasets import open_dataset
 from multirater.metrics import score_case
@@ -65,3 +65,19 @@ def test_wrong_folders_are_one_sentence(fabricate, tmp_path, capsys):
     assert main([str(tmp_path / "nowhere")]) == 2
     assert "Traceback" not in capsys.readouterr().err
     assert main([]) == 2
+
+
+def test_planted_matrices_stand_beside_the_found_ones(tmp_path, monkeypatch, capsys):
+    from multirater.benchmark import run
+
+    monkeypatch.setenv("MULTIRATER_CACHE", str(tmp_path / "cache"))
+    small = {"train": {"steps": 1}, "dataset": {"cases": 16, "size": 32}}
+    run("cm_global", dataset="synthetic-confusion", preset="smoke", results=tmp_path / "r", overrides=small)
+    table = planted_table(tmp_path / "r").set_index("Method")
+    assert table.loc["majority of the raters", "rater 2"] == "0.800 / 0.800"
+    assert 0.5 < table.loc["majority of the raters", "Dice with the truth ↑"] < 0.9
+    specificity, sensitivity = map(float, table.loc["cm_global", "rater 1"].split(" / "))
+    assert 0.8 < specificity <= 1  # one step from the start at 0.9
+    assert 0.8 < sensitivity <= 1
+    assert main([str(tmp_path / "r")]) == 0
+    assert "as planted" in capsys.readouterr().out
