@@ -84,3 +84,31 @@ DATASETS.add(
     embedded=False,
     identity="consistent",
 )
+DATASETS.add(
+    "gmseg16",
+    "multirater.datasets.gmseg16:Gmseg16",
+    summary="grey and white matter of the spinal cord, MRI, 4 raters",
+    embedded=False,
+    identity="consistent",
+)
+DATASETS.add(
+    "kits21",
+    "multirater.datasets.kits21:Kits21",
+    summary="kidney, tumour, cyst in CT, 3 annotations of each instance",
+    embedded=False,
+    identity="none",
+)
+DATASETS.add(
+    "msseg2",
+    "multirater.datasets.ms_lesions:Msseg2",
+    summary="new multiple sclerosis lesions between two MRI scans, 4 experts",
+    embedded=False,
+    identity="consistent",
+)
+DATASETS.add(
+    "isbi2015",
+    "multirater.datasets.ms_lesions:Isbi2015",
+    summary="multiple sclerosis lesions at several visits, MRI, 2 raters",
+    embedded=False,
+    identity="consistent",
+)

@@ -145,7 +145,12 @@ class VolumeDataset(FileDataset):
         return Stack(tuple(channels), tuple(placed)), odd
 
     def read_stack(
-        self, stack: Stack, classes: Mapping[int, int], window: tuple[float, float] | None, step: int = 1
+        self,
+        stack: Stack,
+        classes: Mapping[int, int],
+        window: tuple[float, float] | None,
+        step: int = 1,
+        field: float | None = None,
     ) -> Decoded:
         """Slices of a case at the stored size.
 
@@ -154,10 +159,17 @@ class VolumeDataset(FileDataset):
             window: intensities that become 0 and 1, clipped. None: z-score of each channel of the volume, with mean and
                 standard deviation of its non-zero voxels, applied to all voxels.
             step: keep every `step`-th slice.
+            field: side in mm of a square about the middle of each slice; None: the whole slice.
         """
         layout = stack.channels[0].layout
-        depth, height, width = stack.channels[0].volume.shape(layout)
+        native = stack.channels[0].volume.spacing(layout)
+        depth, *sides = stack.channels[0].volume.shape(layout)
         kept = len(range(0, depth, step))
+        cut = tuple(
+            _middle(n, field, native[axis + 1] if native else None, stack.channels[0].volume.path)
+            for axis, n in enumerate(sides)
+        )
+        height, width = (part.stop - part.start for part in cut)
         size = self.slice_size(height, width)
         image = np.zeros((kept, len(stack.channels), *size), np.float32)
         for c, channel in enumerate(stack.channels):
@@ -169,7 +181,7 @@ class VolumeDataset(FileDataset):
                 else:
                     values = np.clip((values - window[0]) / (window[1] - window[0]), 0, 1)
                 if k % step == 0:
-                    image[k // step, c] = resize_image(values[None], size)[0]
+                    image[k // step, c] = resize_image(values[cut][None], size)[0]
             if window is None:
                 image[:, c] = moments.standardise(image[:, c])
         masks = np.zeros((kept, len(stack.masks), *size), np.uint8)
@@ -178,8 +190,7 @@ class VolumeDataset(FileDataset):
                 assert mask is not None
                 found = codes(plane, classes, mask.volume.path)
                 if k % step == 0:
-                    masks[k // step, r] = resize_labels(found, size)
-        native = stack.channels[0].volume.spacing(layout)
+                    masks[k // step, r] = resize_labels(found[cut], size)
         spacing = native and (native[0] * step, native[1] * height / size[0], native[2] * width / size[1])
         return Decoded(image, masks, np.array([m is not None for m in stack.masks]), spacing)
 
@@ -211,6 +222,17 @@ class Moments:
         if deviation <= 1e-6 * max(1.0, abs(mean)):
             return np.zeros_like(values)
         return ((values - np.float32(mean)) / np.float32(deviation)).astype(np.float32)
+
+
+def _middle(pixels: int, field: float | None, spacing: float | None, path: Path) -> slice:
+    """The pixels of the middle `field` mm, all if the slice is smaller."""
+    if field is None:
+        return slice(0, pixels)
+    if not spacing:
+        raise UserError(f"{path} gives no spacing, which dataset.field needs; take the whole slices with field=null")
+    kept = min(pixels, max(8, round(field / spacing)))
+    start = (pixels - kept) // 2
+    return slice(start, start + kept)
 
 
 Found = TypeVar("Found", bound=Sized)

@@ -190,20 +190,21 @@ def codes(values: np.ndarray, classes: Mapping[int, int], path: Path) -> np.ndar
     Raises:
         UserError: a value that is no code, with the file and the values allowed.
     """
-    if values.dtype.kind == "f":
-        whole = np.rint(values)
-        wrong = np.abs(values - whole) > _CLOSE
-    else:
-        whole, wrong = values, np.zeros((), bool)
     table = np.full(256, 255, np.uint8)
     table[list(classes)] = list(classes.values())
-    outside = (whole < 0) | (whole > 255) if values.dtype != np.bool_ else np.zeros((), bool)
-    found = table[np.where(outside, 0, whole).astype(np.uint8)]
-    wrong = wrong | outside | (found == 255)
+    if values.dtype in (np.uint8, np.bool_):
+        found = table[values.astype(np.uint8, copy=False)]
+        wrong = found == 255
+    else:
+        whole = np.rint(values) if values.dtype.kind == "f" else values
+        wrong = (whole < 0) | (whole > 255)
+        found = table[np.where(wrong, 0, whole).astype(np.uint8)]
+        wrong |= found == 255
+        if values.dtype.kind == "f":
+            wrong |= np.abs(values - whole) > _CLOSE
     if wrong.any():
-        example = values[np.broadcast_to(wrong, values.shape)].flat[0]
         allowed = ", ".join(map(str, sorted(classes)))
-        raise UserError(f"{path} holds the value {example:g}; a mask of this data set holds only {allowed}")
+        raise UserError(f"{path} holds the value {values[wrong][0]:g}; a mask of this data set holds only {allowed}")
     return found
 
 
