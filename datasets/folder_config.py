@@ -59,6 +59,10 @@ class Foreground:
     background: tuple[float, ...] = ()
 
     @property
+    def declared(self) -> bool:
+        return bool(self.test or self.classes)
+
+    @property
     def count(self) -> int:
         """Number of foreground classes."""
         return max(self.classes.values(), default=1)
@@ -75,7 +79,7 @@ class Foreground:
             sign, number = self.test
             return np.asarray(COMPARISONS[sign](values, number), dtype=np.uint8)
         if self.classes:
-            found = _distinct(values)
+            found = distinct(values)
             other = np.setdiff1d(found, [*self.classes, *self.background])
             if len(other):
                 raise UserError(
@@ -90,7 +94,7 @@ class Foreground:
             return values.astype(np.uint8)
         if lossy(path):
             return (values > 127).astype(np.uint8)
-        found = _distinct(values)
+        found = distinct(values)
         if not (np.isin(found, [0, 1]).all() or np.isin(found, [0, 255]).all()):
             raise UserError(
                 f"{path} holds the values {_show(found)}, but a mask must hold 0 and 1, or 0 and 255, unless the YAML "
@@ -99,7 +103,8 @@ class Foreground:
         return (values != 0).astype(np.uint8)
 
 
-def _distinct(values: np.ndarray) -> np.ndarray:
+def distinct(values: np.ndarray) -> np.ndarray:
+    """The values that occur, ascending."""
     if values.dtype == np.uint8:  # twenty times faster than sorting
         return np.flatnonzero(np.bincount(values.ravel(), minlength=256))
     return np.unique(values)
@@ -206,7 +211,7 @@ def _interpret(given: dict[str, Any], path: Path) -> FolderConfig:
     image, mask = (compile_pattern(given[key], ignore_case, shared) for key in ("image", "mask"))
     _check_fields(image, mask, path)
     per_class = "class" in mask.fields
-    foreground = _foreground(given.get("foreground"), given.get("background"), path)
+    foreground = foreground_rule(given.get("foreground"), given.get("background"), path)
     if per_class and foreground.count > 1:
         raise UserError(
             f"{path} has {{class}} in mask and several classes in foreground; with one file a class, foreground must "
@@ -274,7 +279,7 @@ def _check_fields(image: Pattern, mask: Pattern, path: Path) -> None:
         raise UserError(f"{path} has {{patient}} in mask but not in image; put it in both, or write * in mask")
 
 
-def _foreground(given: Any, background: list[float] | None, path: Path) -> Foreground:
+def foreground_rule(given: Any, background: list[float] | None, path: Path) -> Foreground:
     if background is not None and not isinstance(given, (list, dict)):
         raise UserError(f"{path}: background needs foreground as a list or map of values; give both, or neither")
     if given is None:

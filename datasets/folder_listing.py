@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import UserError
 from .folder_config import FolderConfig
+from .listed_files import WHOLE, ListedCase
 from .patterns import Pattern, files_below, natural
 
 _NARROW = "narrow the pattern with {case:regex}, or remove one of the files"
-WHOLE = ""  # stands for the class where one file holds all classes
-
-
-@dataclass
-class FolderCase:
-    """Files of one case; `masks` by rater, then class name (`WHOLE` if masks are not split by class)."""
-
-    case_id: str
-    patient_id: str
-    image: Path
-    masks: dict[str, dict[str, Path]] = field(default_factory=dict)
 
 
 @dataclass
 class Listing:
     """What the patterns found."""
 
-    cases: list[FolderCase]
+    cases: list[ListedCase]
     raters: tuple[str, ...]
     classes: tuple[str, ...]
     left_out: list[str]  # cases with an image but no mask of any chosen rater
@@ -47,13 +37,13 @@ def list_folder(root: Path, config: FolderConfig) -> Listing:
         raise UserError(f"dataset.root {str(root)!r} is empty; give the folder that holds the files")
     keys = tuple(f for f in ("patient", "case") if f in config.mask.fields)
     fold = str.casefold if config.ignore_case else str
-    cases: dict[tuple[str, ...], FolderCase] = {}
+    cases: dict[tuple[str, ...], ListedCase] = {}
     for path, fields in _matches(root, files, config.image, "image"):
         key = tuple(fold(fields[k]) for k in keys)
         if key in cases:
             raise UserError(f"{cases[key].image} and {path} are both the image of case {'/'.join(key)!r}; {_NARROW}")
         case_id = "/".join(fields[k] for k in keys)
-        cases[key] = FolderCase(case_id, fields.get("patient") or _patient(case_id, config), path)
+        cases[key] = ListedCase(case_id, fields.get("patient") or _patient(case_id, config), path)
     # Two spellings of one patient would be two patients, whom a split may part. The choice must not hang on the paths.
     patients = {fold(p): p for p in sorted({case.patient_id for case in cases.values()}, reverse=True)}
     for case in cases.values():
@@ -94,7 +84,7 @@ def list_folder(root: Path, config: FolderConfig) -> Listing:
     return Listing(used, raters, shown, left_out, orphans)
 
 
-def _check_classes(cases: list[FolderCase], names: tuple[str, ...]) -> None:
+def _check_classes(cases: list[ListedCase], names: tuple[str, ...]) -> None:
     """A rater of a case has a file for every class: whether one left out is empty or absent cannot be told."""
     for case in cases:
         for rater, files in case.masks.items():

@@ -40,9 +40,16 @@ DATASETS.add(
     identity="synthetic",
 )
 DATASETS.add(
+    "manifest",
+    "multirater.datasets.manifest:Manifest",
+    summary="your own images, volumes and masks by a JSON list (MONAI decathlon style)",
+    embedded=False,
+    identity="declared in the file",
+)
+DATASETS.add(
     "folder",
     "multirater.datasets.folder:Folder",
-    summary="your own images and masks by a YAML pattern (png, tif, jpg, nii.gz, npy)",
+    summary="your own images, volumes and masks by a YAML pattern (png, tif, jpg, nii.gz, npy)",
     embedded=False,
     identity="declared in the YAML",
 )

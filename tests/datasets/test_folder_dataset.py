@@ -257,8 +257,10 @@ def test_size_and_spacing(root):
     assert data.records[0].spacing == [1.0, 0.125]
     np.testing.assert_array_equal(data.arrays([0])[1].sum((2, 3)), [[64, 36, 16]])
     save(root / "case2" / "image.png", np.zeros((20, 16)))
-    refused(root, "16×16", "20×16", "dataset.size")
     refused(root, "16×16", "20×16", "rater_a.png", size=16)
+    for rater in "ab":
+        save(root / "case2" / f"rater_{rater}.png", np.zeros((20, 16)))
+    refused(root, "16×16", "20×16", "dataset.size")
     for wrong in (0, "large", [16], [16, -1]):
         with pytest.raises(UserError, match=r"dataset\.size"):
             folder(root, size=wrong)
@@ -336,3 +338,28 @@ def test_progress_counts_the_cases(root):
     seen = []
     folder(root).prepare(lambda done, total, what: seen.append((done, total)))
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_volumes_are_stored_by_slices_and_ordered_as_wholes(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    affine = np.diag([-0.5, -0.7, 3.0, 1.0])
+    for case in ("p", "q", "r"):
+        image = np.arange(10 * 12 * 4, dtype=np.int16).reshape(10, 12, 4)
+        (tmp_path / case).mkdir()
+        nibabel.save(nibabel.Nifti1Image(image, affine), tmp_path / case / "ct.nii.gz")
+        for rater, depth in (("1", 3), ("2", 1)):
+            mask = np.zeros(image.shape, np.uint8)
+            mask[1:5, 2:4, :depth] = 255
+            nibabel.save(nibabel.Nifti1Image(mask, affine), tmp_path / case / f"by_{rater}.nii.gz")
+    configure(tmp_path, image="{case}/ct.nii.gz", mask="{case}/by_{rater}.nii.gz", window=[0, 479], patient="case")
+    data = folder(tmp_path, identity="by_area")
+    assert [r.case_id for r in data.records[:4]] == ["p/z0000", "p/z0001", "p/z0002", "p/z0003"]
+    images, masks, _ = data.arrays(range(4))
+    np.testing.assert_allclose(images[:, 0], np.transpose(image, (2, 1, 0)) / 479, atol=1e-6)
+    assert masks.sum((2, 3)).tolist() == [[8, 8], [0, 8], [0, 8], [0, 0]]  # rater 2 drew less in all
+    assert masks[0, 0, 2:4, 1:5].all()
+    assert data.records[0].spacing == pytest.approx([3.0, 0.7, 0.5])
+    assert len(data.volumes(range(len(data)))) == 3
+    train = data.split(0).train
+    assert len(train) % 3 == 0
+    assert len(folder(tmp_path, train_slices="all").split(0).train) == len(train) // 3 * 4
