@@ -3,7 +3,7 @@
 spec.json               resolved configuration, written by the planner, never changed
 claim.json              who runs it now; absent otherwise
 attempts/<n>/           log.txt, progress.json (heartbeat), attempt.json (outcome)
-state/                  weights after each finished stage, removed at success
+state/                  weights after each finished stage, state of the running one; removed at success
 weights.safetensors     the chosen checkpoint
 predictions/            packed samples, mean maps, rater maps
 train.json              its presence means trained

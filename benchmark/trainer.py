@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,13 @@ from torch import nn
 from ..core.seeding import numpy_generator, seed_for, torch_generator
 from ..datasets.base import Dataset
 from ..methods.base import Method, output_of_stage
+from . import resume
 from .augment import augment
 from .augment_cases import augment_cases
 from .augment_kinds import parts_of
 from .progress import Heartbeat
+from .resume import StateKeeper
+from .stopping import StopFlag
 from .validation import SCORES, validate
 
 
@@ -51,15 +54,45 @@ class History:
         self.rows += [(stage, epoch, step, key, float(value)) for key, value in values.items()]
 
 
+@dataclass
+class Progress:
+    """Where a stage stands between two steps: all that a step may change beside weights, optimiser and generators.
+
+    Attributes:
+        step: steps done.
+        best: signed validation score and weights of the best checkpoint so far.
+        log: scalars of the running epoch.
+        augment: state of the generator of the augmentation of the running epoch.
+    """
+
+    record: StageRecord
+    step: int = 0
+    best: tuple[float, dict[str, torch.Tensor]] | None = None
+    log: dict[str, list[torch.Tensor | float]] = field(default_factory=dict)
+    augment: torch.Tensor | None = None
+
+
 class Trainer:
     """Trains one stage after the other.
 
     Seeds: initial weights and training noise depend on (method, data set, fold, seed, stage); data order and
     augmentation on (data set, fold, seed, stage) only, so that all methods see the same batches.
+
+    Args:
+        keeper: keeps the state of the running stage, from which it goes on after a stop or a kill with the same bits;
+            None: nothing is kept.
+        stop: looked at after every step; once it is set, the state is kept and `Stopped` is raised.
     """
 
     def __init__(
-        self, method: Method, dataset: Dataset, spec: dict[str, Any], device: torch.device, heartbeat: Heartbeat
+        self,
+        method: Method,
+        dataset: Dataset,
+        spec: dict[str, Any],
+        device: torch.device,
+        heartbeat: Heartbeat,
+        keeper: StateKeeper | None = None,
+        stop: StopFlag | None = None,
     ) -> None:
         self.method = method
         self.dataset = dataset
@@ -67,31 +100,38 @@ class Trainer:
         self.config = spec["train"]
         self.device = device
         self.heartbeat = heartbeat
+        self.keeper = keeper
+        self.stop = StopFlag() if stop is None else stop  # (a flag that is not set is false)
         self.split = dataset.split(spec["fold"])
         self.history = History()
+        self.seconds = 0.0  # of training in this process
         self.axes = {"dataset": dataset.name, "fold": spec["fold"], "seed": spec["seed"]}
 
     def run_stage(self, budget: dict[str, Any]) -> StageRecord:
-        """Train one stage; the method holds the selected checkpoint afterwards.
+        """Train one stage, from its kept state if there is one; the method holds the selected checkpoint afterwards.
 
         Raises:
             Diverged: more than ``train.max_nonfinite`` steps had a non-finite loss.
+            Stopped: a stop was asked for; the state is kept.
         """
         name = budget["name"]
         started = time.perf_counter()
-        torch.manual_seed(seed_for("train", method=self.spec["method"]["name"], stage=name, **self.axes))
+        resume.seed_all(seed_for("train", method=self.spec["method"]["name"], stage=name, **self.axes))
         batch_size = min(budget["batch_size"], len(self.split.train))
         per_epoch = len(self.split.train) // batch_size
         total = budget["steps"] or budget["epochs"] * per_epoch
         output = output_of_stage(self.method, name)
-        record = StageRecord(name, val_metric=SCORES[output].metric, selected=self.config["select"])
-        best: tuple[float, dict[str, torch.Tensor]] | None = None
-
         optimizer, parameters = build_optimizer(self.method, name, self.config, budget["lr"])
-        batches = self._batches(name, batch_size, per_epoch)
-        log: dict[str, list[torch.Tensor | float]] = {}
+        at = Progress(StageRecord(name, val_metric=SCORES[output].metric, selected=self.config["select"]))
+        self._first_row = len(self.history.rows)
+        if self.keeper is not None:
+            self.keeper.start(sum(t.numel() * t.element_size() for t in self.method.state_dict().values()) * 3)
+            at = self._restored(name, optimizer) or at
+        record = at.record
+        before = record.seconds  # spent in earlier attempts
+        batches = self._batches(name, batch_size, per_epoch, at)
         self.method.train()
-        for step in range(total):
+        for step in range(at.step, total):
             epoch = step // per_epoch
             scale = lr_scale(self.config["schedule"], step, total, per_epoch, budget["warmup_steps"])
             for group in optimizer.param_groups:
@@ -111,41 +151,96 @@ class Trainer:
                         f"stage {name!r}: {record.nonfinite_steps} steps with a non-finite loss by step {step}"
                     )
             for key, scalar in {"loss": value, **scalars}.items():
-                log.setdefault(key, []).append(scalar.detach() if isinstance(scalar, torch.Tensor) else scalar)
+                at.log.setdefault(key, []).append(scalar.detach() if isinstance(scalar, torch.Tensor) else scalar)
             self._beat(name, epoch, step, total, value, record)
 
             last = step + 1 == total
-            if (step + 1) % per_epoch == 0 or last:
-                self.history.add(name, epoch + 1, step + 1, {**finite_means(log), "lr": budget["lr"] * scale})
-                log.clear()
+            epoch_end = (step + 1) % per_epoch == 0 or last
+            if epoch_end:
+                self.history.add(name, epoch + 1, step + 1, {**finite_means(at.log), "lr": budget["lr"] * scale})
+                at.log.clear()
                 every = self.config["validate_every"]
                 if len(self.split.val) and (last or (every and (epoch + 1) % every == 0)):
                     record.val_score = self._validate(name, epoch + 1, step + 1, output)
                     signed = (record.val_score or 0.0) * (1 if SCORES[output].higher else -1)
                     chosen = self.config["select"] == "best" and record.val_score is not None
                     # Ties go to the later epoch, as in the authors' code.
-                    if chosen and (best is None or signed >= best[0]):
-                        best = (signed, {k: v.detach().clone() for k, v in self.method.state_dict().items()})
+                    if chosen and (at.best is None or signed >= at.best[0]):
+                        at.best = (signed, {k: v.detach().clone() for k, v in self.method.state_dict().items()})
                         record.selected_epoch = epoch + 1
+            at.step = step + 1
+            if self.keeper is not None and (self.stop or (not last and self.keeper.due(epoch_end))):
+                record.seconds = before + time.perf_counter() - started
+                self._keep(at, optimizer)
+            self.stop.check()
         self.check_weights(name, total)
-        if best is not None:
-            self.method.load_state_dict(best[1])
-            record.val_score = best[0] * (1 if SCORES[output].higher else -1)
+        if at.best is not None:
+            self.method.load_state_dict(at.best[1])
+            record.val_score = at.best[0] * (1 if SCORES[output].higher else -1)
         record.steps, record.epochs = total, math.ceil(total / per_epoch)
-        record.seconds = time.perf_counter() - started
+        record.seconds = before + time.perf_counter() - started
+        self.seconds += record.seconds - before
         return record
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def _keep(self, at: Progress, optimizer: torch.optim.Optimizer) -> None:
+        """Hand everything that the next step depends on to the keeper; between two steps only."""
+        assert self.keeper is not None
+        values, moments = resume.optimizer_state(optimizer)
+        generators, generator_tensors = resume.generator_states()
+        facts = {
+            "stage": at.record.name,
+            "step": at.step,
+            "record": asdict(at.record),
+            "history": self.history.rows[self._first_row :],
+            # A scalar of the log is used as a Python float only, so that it may be kept as one.
+            "log": {key: [float(v) for v in given] for key, given in at.log.items()},
+            "optimizer": values,
+            "generators": generators,
+            "best": at.best[0] if at.best is not None else None,
+        }
+        tensors = {
+            **resume.prefixed("method", self.method.state_dict()),
+            **resume.prefixed("optimizer", moments),
+            **resume.prefixed("generator", generator_tensors),
+            **resume.prefixed("best", at.best[1] if at.best is not None else {}),
+        }
+        if at.augment is not None:
+            tensors["augment"] = at.augment
+        self.keeper.save(facts, tensors)
+
+    def _restored(self, stage: str, optimizer: torch.optim.Optimizer) -> Progress | None:
+        """Put method, optimiser, generators and history back to the kept state of a stage, if there is one."""
+        assert self.keeper is not None
+        found = self.keeper.load(stage)
+        if found is None:
+            return None
+        facts, tensors = found
+        self.method.load_state_dict(resume.part("method", tensors))
+        resume.restore_optimizer(optimizer, facts["optimizer"], resume.part("optimizer", tensors))
+        self.history.rows += [tuple(row) for row in facts["history"]]
+        best = None
+        if facts["best"] is not None:
+            best = (facts["best"], {k: v.to(self.device) for k, v in resume.part("best", tensors).items()})
+        at = Progress(StageRecord(**facts["record"]), facts["step"], best, facts["log"], tensors.get("augment"))
+        resume.restore_generators(facts["generators"], resume.part("generator", tensors))
+        return at
 
     # -- parts ----------------------------------------------------------------------------------
 
-    def _batches(self, stage: str, batch_size: int, per_epoch: int) -> Iterator[dict[str, Any]]:
-        """Endless batches; each epoch is a seeded permutation cut into whole batches (no tiny batch for batch norm)."""
+    def _batches(self, stage: str, batch_size: int, per_epoch: int, at: Progress) -> Iterator[dict[str, Any]]:
+        """Endless batches from ``at.step`` on; each epoch is a seeded permutation cut into whole batches (no tiny batch
+        for batch norm)."""
         records = self.dataset.records
         parts = parts_of(self.config["augment"])
-        epoch = 0
+        epoch, done = divmod(at.step, per_epoch)
         while True:
             order = numpy_generator("order", stage=stage, epoch=epoch, **self.axes).permutation(self.split.train)
             noise = torch_generator("augment", stage=stage, epoch=epoch, **self.axes)
-            for start in range(0, per_epoch * batch_size, batch_size):
+            if done and at.augment is not None:
+                noise.set_state(at.augment)
+            for start in range(done * batch_size, per_epoch * batch_size, batch_size):
                 indices = order[start : start + batch_size]
                 images, masks, valid = (torch.from_numpy(a) for a in self.dataset.arrays(indices))
                 if parts:
@@ -154,6 +249,7 @@ class Trainer:
                     images, masks = augment_cases(images, masks, parts, streams)
                 else:
                     images, masks = augment(images, masks, self.config["augment"], noise)
+                at.augment = noise.get_state()
                 if self.config["channels_last"] and images.ndim == 4:
                     images = images.contiguous(memory_format=torch.channels_last)
                 yield {
@@ -163,7 +259,7 @@ class Trainer:
                     "case_id": [records[i].case_id for i in indices],
                     "patient_id": [records[i].patient_id for i in indices],
                 }
-            epoch += 1
+            epoch, done = epoch + 1, 0
 
     def _validate(self, stage: str, epoch: int, step: int, output: str) -> float | None:
         """The validation score, None if it is undefined in every case; leaves torch's global generator as it was."""
@@ -185,7 +281,7 @@ class Trainer:
                 raise Diverged(f"stage {stage!r}: {name} is not finite after step {step}")
 
     def _beat(self, stage: str, epoch: int, step: int, total: int, loss: float, record: StageRecord) -> None:
-        self.heartbeat(
+        self.heartbeat.write(
             f"train {stage}",
             step + 1,
             total,

@@ -1,8 +1,7 @@
 """Runs one cell in its own process: ``python -m multirater.benchmark.worker FOLDER``.
 
 Idempotent, and ignorant of who started it: it trains what is not trained, predicts what is not predicted and scores
-what is not scored. After each stage the weights are kept, and every stage starts from its own seed, so that a run that
-was cut off goes on at the last finished stage with the same numbers.
+what is not scored. A training that was cut off goes on from its last kept state with the same numbers.
 """
 
 from __future__ import annotations
@@ -14,24 +13,26 @@ import sys
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.files import replacing, write_json, write_text
+from ..core.files import write_json, write_text
 from ..core.hashing import file_digest
 from .cell import HUMAN, Cell, schema
 from .progress import Heartbeat
+from .stopping import CODE, StopFlag, Stopped
+from .training import clear_state, load_method, train_cell
 
-EXIT = {"ok": 0, "error": 1, "diverged": 1, "refused": 2, "interrupted": 130}
+EXIT = {"ok": 0, "error": 1, "diverged": 1, "refused": 2, "interrupted": CODE}
 
 
-def run_cell(folder: Path, device: str = "cpu", threads: int = 0) -> str:
+def run_cell(folder: Path, device: str = "cpu", threads: int = 0, stop: StopFlag | None = None) -> str:
     """Bring a cell to `done` and return the outcome of this attempt.
 
-    Everything that can be wrong ends in ``attempt.json``; the traceback goes to stderr, which is the attempt's log.
+    A stop that `stop` asks for is obeyed at the next step or case. Everything that can be wrong ends in
+    ``attempt.json``; the traceback goes to stderr, which is the attempt's log.
     """
     cell = Cell(folder)
     if not cell.take():
@@ -41,12 +42,13 @@ def run_cell(folder: Path, device: str = "cpu", threads: int = 0) -> str:
     started = datetime.now(UTC).isoformat(timespec="seconds")
     outcome, message = "ok", ""
     try:
-        _run(cell, device, threads, Heartbeat(attempt / "progress.json", claim=folder / "claim.json"))
+        heartbeat = Heartbeat(attempt / "progress.json", claim=folder / "claim.json", stop=stop)
+        _run(cell, device, threads, heartbeat, stop)
     except UserError as error:
         outcome, message = "refused", str(error)
         traceback.print_exc()
-    except KeyboardInterrupt:
-        outcome, message = "interrupted", "interrupted by the user"
+    except (Stopped, KeyboardInterrupt) as error:
+        outcome, message = "interrupted", str(error) or "interrupted by the user"
     except Exception as error:
         traceback.print_exc()
         outcome = "diverged" if type(error).__name__ == "Diverged" else "error"
@@ -66,7 +68,7 @@ def run_cell(folder: Path, device: str = "cpu", threads: int = 0) -> str:
     return outcome
 
 
-def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat) -> None:
+def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat, stop: StopFlag | None = None) -> None:
     import torch
 
     from ..datasets import open_dataset
@@ -80,10 +82,12 @@ def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat) -> None:
     target = torch.device(device)
     if spec["method"]["name"] != HUMAN:
         method = None
-        if not cell.train_record.is_file():
-            method = _train(cell, spec, dataset, target, heartbeat)
+        if cell.train_record.is_file():
+            clear_state(cell)
+        else:
+            method = train_cell(cell, spec, dataset, target, heartbeat, stop)
         if not _predicted(cell, spec, dataset):
-            method = method or _load(cell, spec, dataset, target)
+            method = method or load_method(cell, spec, dataset, target)
             _predict(cell, spec, dataset, method, target, heartbeat)
     if cell.result(spec["eval_key"]) is None:
         evaluate(cell, spec, dataset, heartbeat)
@@ -96,92 +100,6 @@ def check_fingerprint(spec: dict[str, Any], dataset: Any) -> None:
             f"the data of {spec['dataset']['name']!r} have changed since this cell was planned (fingerprint "
             f"{dataset.fingerprint}, planned {spec['dataset']['fingerprint']}); use `multirater run` to plan new cells"
         )
-
-
-def _build(spec: dict[str, Any], dataset: Any, device: Any) -> Any:
-    import torch
-
-    from ..core.seeding import seed_for
-    from ..methods import create_method
-    from ..methods.backbones import channels_last
-
-    axes = {"dataset": spec["dataset"]["name"], "fold": spec["fold"], "seed": spec["seed"]}
-    torch.manual_seed(seed_for("init", method=spec["method"]["name"], **axes))
-    method = create_method(spec["method"]["name"], dataset.describe(), **spec["method"]["options"])
-    if spec["train"]["channels_last"] and dataset.describe().spatial_dims == 2:
-        method = channels_last(method)
-    return method.to(device)
-
-
-def _load(cell: Cell, spec: dict[str, Any], dataset: Any, device: Any) -> Any:
-    from safetensors.torch import load_file
-
-    method = _build(spec, dataset, device)
-    method.load_state_dict(load_file(cell.weights, device=str(device)))
-    return method.eval()
-
-
-def _save_weights(path: Path, method: Any) -> None:
-    from safetensors.torch import save_file
-
-    with replacing(path) as temporary:
-        # A copy each: modules may share tensors, which the format refuses.
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in method.state_dict().items()}, temporary)
-
-
-def _train(cell: Cell, spec: dict[str, Any], dataset: Any, device: Any, heartbeat: Heartbeat) -> Any:
-    import pandas as pd
-    from safetensors.torch import load_file
-
-    from ..core.files import read_json
-    from . import provenance
-    from .trainer import StageRecord, Trainer
-
-    started = time.perf_counter()
-    method = _build(spec, dataset, device)
-    trainer = Trainer(method, dataset, spec, device, heartbeat)
-    records: list[StageRecord] = []
-    here = 0.0  # seconds of training in this attempt; stages of an earlier one are not repeated
-    for position, budget in enumerate(spec["train"]["stages"]):
-        weights = cell.folder / "state" / f"{position}-{budget['name']}.safetensors"
-        finished = weights.with_suffix(".json")
-        if finished.is_file():
-            method.load_state_dict(load_file(weights, device=str(device)))
-            saved = read_json(finished)
-            records.append(StageRecord(**saved["record"]))
-            trainer.history.rows += [tuple(row) for row in saved["history"]]
-            continue
-        before = len(trainer.history.rows)
-        records.append(trainer.run_stage(budget))
-        here += records[-1].seconds
-        _save_weights(weights, method)
-        write_json(finished, {"record": asdict(records[-1]), "history": trainer.history.rows[before:]})
-    _save_weights(cell.weights, method)
-    history = pd.DataFrame(trainer.history.rows, columns=["stage", "epoch", "step", "key", "value"])
-    write_text(cell.folder / "history.csv", history.to_csv(index=False))
-    record = {
-        "schema": schema("train"),
-        "train_key": spec["train_key"],
-        "outcome": "ok",
-        "stages": [asdict(r) for r in records],
-        "nonfinite_steps": sum(r.nonfinite_steps for r in records),
-        "parameters": sum(p.numel() for p in method.parameters()),
-        "seconds": {
-            "prepare": round(time.perf_counter() - started - here, 3),
-            "train": round(sum(r.seconds for r in records), 3),
-        },
-        "peak_memory_mb": provenance.peak_memory_mb(),
-        "peak_gpu_mb": provenance.peak_gpu_mb(device.type),
-        "code": provenance.code(),
-        "machine": provenance.machine(device.type),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    write_json(cell.train_record, record)
-    for path in (cell.folder / "state").glob("*"):
-        path.unlink()
-    with suppress(OSError):
-        (cell.folder / "state").rmdir()
-    return method
 
 
 def parts(spec: dict[str, Any], dataset: Any) -> dict[str, Any]:
@@ -292,15 +210,17 @@ def load_cell(path: str | Path, device: str = "cpu") -> Any:
     if not cell.weights.is_file():
         raise UserError(f"{path} holds no trained weights; finish it with `multirater run`")
     spec = cell.spec
-    return _load(cell, spec, open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"]), torch.device(device))
+    dataset = open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"])
+    return load_method(cell, spec, dataset, torch.device(device))
 
 
 def main(arguments: list[str]) -> int:
     folder, device, threads = Path(arguments[0]), arguments[1], int(arguments[2])
     if sys.platform == "linux":  # die with the parent: PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    signal.signal(signal.SIGTERM, lambda number, frame: (_ for _ in ()).throw(KeyboardInterrupt()))
-    return EXIT.get(run_cell(folder, device, threads), 3)
+    stop = StopFlag()
+    stop.install()
+    return EXIT.get(run_cell(folder, device, threads, stop), 3)
 
 
 if __name__ == "__main__":

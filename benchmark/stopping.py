@@ -1,0 +1,40 @@
+"""A request to stop: signals set a flag, and the code that can stop cleanly looks at it."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+CODE = 143  # exit code of a process that stopped on request, as after an unhandled SIGTERM
+
+
+class Stopped(Exception):
+    """The cell was asked to stop and has kept what it had; it goes on from there."""
+
+
+class StopFlag:
+    """True once SIGTERM, SIGINT or SIGUSR1 (a scheduler's warning of its time limit) has arrived.
+
+    Nothing is saved inside a handler: it may run in the middle of a step or of a write.
+    """
+
+    def __init__(self) -> None:
+        self.reason = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.reason)
+
+    def install(self) -> None:
+        """Catch the signals from now on; a second Ctrl-C ends the process as usual."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.reason = signal.Signals(number).name
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def check(self) -> None:
+        """Raise `Stopped` if a stop was asked for."""
+        if self.reason:
+            raise Stopped(f"stopped by {self.reason}")

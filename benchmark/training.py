@@ -1,0 +1,111 @@
+"""The training part of a cell: stage after stage, each from its own seed, each resumable in the middle."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..core.files import read_json, replacing, write_json, write_text
+from .cell import Cell, schema
+from .progress import Heartbeat
+from .stopping import StopFlag
+
+
+def build_method(spec: dict[str, Any], dataset: Any, device: Any) -> Any:
+    import torch
+
+    from ..core.seeding import seed_for
+    from ..methods import create_method
+    from ..methods.backbones import channels_last
+
+    axes = {"dataset": spec["dataset"]["name"], "fold": spec["fold"], "seed": spec["seed"]}
+    torch.manual_seed(seed_for("init", method=spec["method"]["name"], **axes))
+    method = create_method(spec["method"]["name"], dataset.describe(), **spec["method"]["options"])
+    if spec["train"]["channels_last"] and dataset.describe().spatial_dims == 2:
+        method = channels_last(method)
+    return method.to(device)
+
+
+def load_method(cell: Cell, spec: dict[str, Any], dataset: Any, device: Any) -> Any:
+    from safetensors.torch import load_file
+
+    method = build_method(spec, dataset, device)
+    method.load_state_dict(load_file(cell.weights, device=str(device)))
+    return method.eval()
+
+
+def save_weights(path: Path, method: Any) -> None:
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        # A copy each: modules may share tensors, which the format refuses.
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in method.state_dict().items()}, temporary)
+
+
+def train_cell(
+    cell: Cell, spec: dict[str, Any], dataset: Any, device: Any, heartbeat: Heartbeat, stop: StopFlag | None = None
+) -> Any:
+    """Train what is not trained yet and write ``weights.safetensors``, ``history.csv``, then ``train.json``.
+
+    Raises:
+        Diverged: the loss or the weights were not finite.
+        Stopped: a stop was asked for; the running stage goes on from its last step next time.
+    """
+    import pandas as pd
+    from safetensors.torch import load_file
+
+    from . import provenance
+    from .resume import StateKeeper
+    from .trainer import StageRecord, Trainer
+
+    started = time.perf_counter()
+    method = build_method(spec, dataset, device)
+    keeper = StateKeeper(cell.folder / "state" / "running.safetensors")
+    trainer = Trainer(method, dataset, spec, device, heartbeat, keeper, stop)
+    records: list[StageRecord] = []
+    for position, budget in enumerate(spec["train"]["stages"]):
+        weights = cell.folder / "state" / f"{position}-{budget['name']}.safetensors"
+        finished = weights.with_suffix(".json")
+        if finished.is_file():
+            method.load_state_dict(load_file(weights, device=str(device)))
+            saved = read_json(finished)
+            records.append(StageRecord(**saved["record"]))
+            trainer.history.rows += [tuple(row) for row in saved["history"]]
+            continue
+        before = len(trainer.history.rows)
+        records.append(trainer.run_stage(budget))
+        save_weights(weights, method)
+        write_json(finished, {"record": asdict(records[-1]), "history": trainer.history.rows[before:]})
+        keeper.clear()
+    save_weights(cell.weights, method)
+    history = pd.DataFrame(trainer.history.rows, columns=["stage", "epoch", "step", "key", "value"])
+    write_text(cell.folder / "history.csv", history.to_csv(index=False))
+    record = {
+        "schema": schema("train"),
+        "train_key": spec["train_key"],
+        "outcome": "ok",
+        "stages": [asdict(r) for r in records],
+        "nonfinite_steps": sum(r.nonfinite_steps for r in records),
+        "parameters": sum(p.numel() for p in method.parameters()),
+        "seconds": {
+            "prepare": round(time.perf_counter() - started - trainer.seconds, 3),
+            "train": round(sum(r.seconds for r in records), 3),
+        },
+        "peak_memory_mb": provenance.peak_memory_mb(),
+        "peak_gpu_mb": provenance.peak_gpu_mb(device.type),
+        "code": provenance.code(),
+        "machine": provenance.machine(device.type),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(cell.train_record, record)
+    clear_state(cell)
+    return method
+
+
+def clear_state(cell: Cell) -> None:
+    """Remove what a finished training no longer needs."""
+    shutil.rmtree(cell.folder / "state", ignore_errors=True)
