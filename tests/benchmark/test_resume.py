@@ -98,9 +98,11 @@ def test_stops_anywhere_leave_no_trace(cache, tmp_path, method):
     assert not (cut.folder / "state").exists()
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_other_optimisers_resume_too(cache, tmp_path, optimizer):
-    cells = [planned(tmp_path / name, "unet_soft", optimizer=optimizer, grad_clip=1.0) for name in ("whole", "cut")]
+@pytest.mark.parametrize(
+    "recipe", [{"optimizer": "sgd", "augment": "flips_rotate"}, {"optimizer": "adamw", "augment": "flips+scale+noise"}]
+)
+def test_other_recipes_resume_too(cache, tmp_path, recipe):
+    cells = [planned(tmp_path / name, "unet_soft", grad_clip=1.0, **recipe) for name in ("whole", "cut")]
     train(cells[0])
     with pytest.raises(Stopped):
         train(cells[1], stop_after=6)
