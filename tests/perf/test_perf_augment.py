@@ -15,7 +15,7 @@ from multirater.benchmark.augment_cases import augment_cases
 from multirater.benchmark.augment_kinds import parts_of
 from multirater.benchmark.config import resolve
 from multirater.benchmark.progress import Heartbeat
-from multirater.benchmark.trainer import Trainer
+from multirater.benchmark.trainer import Progress, StageRecord, Trainer
 from multirater.core.seeding import numpy_generator
 from multirater.datasets import open_dataset
 from multirater.methods import create_method
@@ -59,7 +59,7 @@ def least(action: Callable[[], Any], rounds: int) -> float:
 )
 def test_share_of_a_training_step(trainer: Trainer, kind: str, share: float) -> None:
     trainer.config = {**trainer.config, "augment": kind}
-    batches = trainer._batches("diverse", 12, len(trainer.split.train) // 12)
+    batches = trainer._batches("diverse", 12, len(trainer.split.train) // 12, Progress(StageRecord("diverse")))
     batch = next(batches)
     assert batch["image"].shape == (12, 1, 128, 128)
 
