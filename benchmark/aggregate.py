@@ -7,6 +7,7 @@ where a *method* does, its worst value takes the place and is counted. A value i
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,6 +48,41 @@ Key = tuple[str, str, str, int]
 
 
 @dataclass
+class RowValues:
+    """Case values of one row of a table, averaged over its seeds, after the rule for undefined values.
+
+    Attributes:
+        cases, patients: n case ids of all folds, sorted, and the patient of each.
+        keys: K series: output, metric, variant and number of samples.
+        values: n×K, NaN where a case does not count.
+        replaced: K numbers of values that the worst value stands in for.
+        dropped: K numbers of cases that the data leave undefined.
+        seed_means: seeds×K means over the cases of single seeds.
+    """
+
+    cases: list[str]
+    patients: list[str]
+    keys: list[Key]
+    values: NDArray[np.float64]
+    replaced: NDArray[np.intp]
+    dropped: NDArray[np.intp]
+    seed_means: NDArray[np.float64]
+
+    def only(self, wanted: Callable[[Key], bool]) -> RowValues:
+        """Some of the series."""
+        pick = [i for i, key in enumerate(self.keys) if wanted(key)]
+        return RowValues(
+            self.cases,
+            self.patients,
+            [self.keys[i] for i in pick],
+            self.values[:, pick],
+            self.replaced[pick],
+            self.dropped[pick],
+            self.seed_means[:, pick],
+        )
+
+
+@dataclass
 class _CellValues:
     """Values of one cell: cases × series, NaN with a code where undefined, absent series left out."""
 
@@ -69,17 +105,25 @@ def score_group(group: Group) -> pd.DataFrame:
 
     A cell whose metrics were changed after they were recorded is moved to its row's missing cells.
     """
+    return scores_and_values(group, lambda key: False)[0]
+
+
+def scores_and_values(group: Group, keep: Callable[[Key], bool]) -> tuple[pd.DataFrame, list[RowValues | None]]:
+    """`score_group`, and for each row the case values of the series that `keep` wants; None without a finished cell."""
     loaded = [_load(row) for row in group.rows]
     # The human rows leave one reader out, which a case with one reader does not allow; methods can be scored there.
     dropped = _undefined_by_data([cells for row, cells in zip(group.rows, loaded, strict=True) if not row.human])
-    frames = [
-        _score_row(i, row, cells, dropped)
-        for i, (row, cells) in enumerate(zip(group.rows, loaded, strict=True))
-        if cells
-    ]
+    frames: list[pd.DataFrame] = []
+    kept: list[RowValues | None] = []
+    for i, row in enumerate(group.rows):
+        cells, loaded[i] = loaded[i], []  # what is aggregated need not be held any longer
+        found = _row_values(row, cells, dropped) if cells else None
+        if found is not None:
+            frames.append(_row_scores(i, row, found))
+        kept.append(found and found.only(keep))
     if not frames:
-        return pd.DataFrame(columns=list(SCORE_COLUMNS))
-    return pd.concat(frames, ignore_index=True)[list(SCORE_COLUMNS)]
+        return pd.DataFrame(columns=list(SCORE_COLUMNS)), kept
+    return pd.concat(frames, ignore_index=True)[list(SCORE_COLUMNS)], kept
 
 
 def _load(row: Row) -> list[_CellValues]:
@@ -175,13 +219,10 @@ def _undefined_by_data(loaded: list[list[_CellValues]]) -> dict[tuple[str, str],
     return dropped
 
 
-def _score_row(
-    index: int, row: Row, cells: list[_CellValues], dropped: dict[tuple[str, str], set[str]]
-) -> pd.DataFrame:
+def _row_values(row: Row, cells: list[_CellValues], dropped: dict[tuple[str, str], set[str]]) -> RowValues:
     patient_of = {c: p for cell in cells for c, p in zip(cell.cases, cell.patients, strict=True)}
     cases = sorted(patient_of)
     position = {case: i for i, case in enumerate(cases)}
-    clusters = np.unique([patient_of[c] for c in cases], return_inverse=True)[1]
     keys = list(dict.fromkeys(key for cell in cells for key in cell.keys))
     column = {key: i for i, key in enumerate(keys)}
     seeds = sorted({int(c.spec["seed"]) for c in row.cells})
@@ -217,14 +258,21 @@ def _score_row(
 
     with np.errstate(invalid="ignore"):
         values = np.where(times > 0, total / np.maximum(times, 1), np.nan)  # case values, averaged over seeds
-    intervals = percentile_intervals(values, clusters)
-    n = (times > 0).sum(0)
+    patients = [patient_of[c] for c in cases]
+    return RowValues(cases, patients, keys, values, replaced, without.sum(0), seed_means)
+
+
+def _row_scores(index: int, row: Row, found: RowValues) -> pd.DataFrame:
+    clusters = np.unique(found.patients, return_inverse=True)[1].astype(np.intp)
+    intervals = percentile_intervals(found.values, clusters)
+    counted = ~np.isnan(found.values)
+    n = counted.sum(0)
     lines: list[dict[str, Any]] = []
-    for i, key in enumerate(keys):
-        if n[i] == 0 and not (without[:, i].any() or replaced[i]):
+    for i, key in enumerate(found.keys):
+        if n[i] == 0 and not (found.dropped[i] or found.replaced[i]):
             continue  # every case "does not apply": the output does not claim this metric
-        case_values = values[times[:, i] > 0, i]
-        over_seeds = seed_means[~np.isnan(seed_means[:, i]), i]
+        case_values = found.values[counted[:, i], i]
+        over_seeds = found.seed_means[~np.isnan(found.seed_means[:, i]), i]
         output = row.outputs.get(key[0], {})
         lines.append(
             {
@@ -233,7 +281,7 @@ def _score_row(
                 "method_variant": row.label,
                 **dict(zip(SERIES, key, strict=True)),
                 "n_cases": int(n[i]),
-                "n_patients": len(np.unique(clusters[times[:, i] > 0])),
+                "n_patients": len(np.unique(clusters[counted[:, i]])),
                 "value": float(case_values.mean()) if n[i] else np.nan,
                 "ci_low": intervals.low[i],
                 "ci_high": intervals.high[i],
@@ -241,8 +289,8 @@ def _score_row(
                 "n_seeds": len(over_seeds),
                 "sd_seeds": float(over_seeds.std(ddof=1)) if len(over_seeds) > 1 else np.nan,
                 "n_folds": len(row.folds),
-                "n_replaced": int(replaced[i]),
-                "n_dropped": int(without[:, i].sum()),
+                "n_replaced": int(found.replaced[i]),
+                "n_dropped": int(found.dropped[i]),
                 "fallback": "common mask" if _is_fallback(key[1], output.get("fallback", ())) else "",
                 "note": intervals.note[i],
             }

@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from .aggregate import FULL, score_group
+from .aggregate import FULL, Key, RowValues, scores_and_values
 from .columns import HUMAN_OUTPUTS, REAL_ORDER, TRIVIAL, Column, base_metric
 from .directions import compared_at_equal_samples, direction
 from .groups import Group, Row
@@ -30,6 +32,7 @@ class Score:
     """One number of the table, as in the columns of `aggregate.SCORE_COLUMNS`."""
 
     metric: str
+    variant: str
     n_samples: int
     n_cases: int
     n_patients: int
@@ -49,6 +52,15 @@ class Score:
         return not math.isnan(self.ci_low)
 
 
+@dataclass(frozen=True)
+class CaseValues:
+    """Case values of one output and metric: ids of n cases, their patients, n values (NaN: does not count)."""
+
+    cases: list[str]
+    patients: list[str]
+    values: NDArray[np.float64]
+
+
 class Sheet:
     """The canonical scores of a group; those over the whole image instead of the box have the id ``<metric>.full``.
 
@@ -59,7 +71,10 @@ class Sheet:
 
     def __init__(self, group: Group, scores: pd.DataFrame | None = None) -> None:
         self.group = group
-        self.scores = score_group(group) if scores is None else scores
+        self._values: list[RowValues | None] = [None] * len(group.rows)
+        if scores is None:
+            scores, self._values = scores_and_values(group, lambda key: key[2] in ("", FULL))
+        self.scores = scores
         names = list(Score.__dataclass_fields__)
         self._found: dict[tuple[int, str, str], Score] = {}
         for record in self.scores[self.scores["variant"].isin(("", FULL))].to_dict("records"):
@@ -91,6 +106,20 @@ class Sheet:
     def score(self, line: Line, metric: str) -> Score | None:
         """The score, or None where the output does not claim the metric."""
         return self._found.get((line.row, line.output, metric))
+
+    def case_values(self, line: Line, metric: str) -> CaseValues | None:
+        """The case values behind a score, averaged over seeds; None where the output does not claim the metric.
+
+        A sheet that was made from given scores has none.
+        """
+        score, row = self.score(line, metric), self._values[line.row]
+        if score is None or row is None:
+            return None
+        base, variant = (metric.removesuffix(f".{FULL}"), FULL) if score.variant == FULL else (metric, "")
+        key: Key = (line.output, base, variant, score.n_samples)
+        if key not in row.keys:
+            return None  # made of other scores (the mean over raters)
+        return CaseValues(row.cases, row.patients, row.values[:, row.keys.index(key)])
 
     def has(self, metric: str) -> bool:
         return any(key[2] == metric for key in self._found)
