@@ -34,6 +34,8 @@ from ..core.hashing import digest
 PROTOCOL = 1  # raised when the loop, the sampling or the scoring rules change every number
 SCHEMA = {"cell": 1, "train": 1, "result": 1, "multirater-results": 1, "attempt": 1}
 PATHS = ("root", "config", "backbone_weights")  # options that name a place on this machine
+# Options of the loop that are younger than the first results: at these values they are left out of a key.
+NEUTRAL = {"precision": "fp32", "tf32": False, "compile": False}
 HUMAN = "human"  # the pseudo-method whose cell holds the human and oracle rows of a data set
 
 
@@ -100,7 +102,8 @@ def train_key(spec: dict[str, Any]) -> str:
     # A file counts by its content (``files``), not by where it lies.
     method = {k: v for k, v in spec["method"].items() if k != "label"}
     method |= {"options": {k: v for k, v in spec["method"]["options"].items() if k not in PATHS}}
-    parts = {k: spec[k] for k in ("train", "fold", "seed", "protocol")}
+    parts = {k: spec[k] for k in ("fold", "seed", "protocol")}
+    parts["train"] = {k: v for k, v in spec["train"].items() if k not in NEUTRAL or v != NEUTRAL[k]}
     return digest({**parts, "method": method, "dataset": dataset})
 
 

@@ -67,6 +67,11 @@ class TrainConfig(BaseModel):
     grad_clip: float | None = Field(None, gt=0, description="largest gradient norm; none: no clipping")
     max_nonfinite: int = Field(10, ge=0, description="steps with a non-finite loss that are skipped before giving up")
     channels_last: bool = True
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: forward passes of the training under autocast"
+    )
+    tf32: bool = Field(False, description="let CUDA round the factors of products to TF32 (CPU: no effect)")
+    compile: bool = Field(False, description="torch.compile on training_step")
     stage: dict[str, StageBudget] = Field(default_factory=dict, description="per-stage overrides")
 
     @field_validator("augment")

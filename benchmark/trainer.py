@@ -15,7 +15,7 @@ from torch import nn
 from ..core.seeding import numpy_generator, seed_for, torch_generator
 from ..datasets.base import Dataset
 from ..methods.base import Method, output_of_stage
-from . import resume
+from . import numerics, resume
 from .augment import augment
 from .augment_cases import augment_cases
 from .augment_kinds import parts_of
@@ -130,13 +130,17 @@ class Trainer:
         record = at.record
         before = record.seconds  # spent in earlier attempts
         batches = self._batches(name, batch_size, per_epoch, at)
+        numerics.apply(self.config)
+        training_step = numerics.compiled(self.method.training_step, self.config)
         self.method.train()
         for step in range(at.step, total):
             epoch = step // per_epoch
             scale = lr_scale(self.config["schedule"], step, total, per_epoch, budget["warmup_steps"])
             for group in optimizer.param_groups:
                 group["lr"] = budget["lr"] * group["lr_scale"] * scale
-            loss, scalars = self.method.training_step(next(batches), stage=name)
+            batch = next(batches)
+            with numerics.autocast(self.config, self.device):
+                loss, scalars = training_step(batch, stage=name)
             optimizer.zero_grad(set_to_none=True)
             value = float(loss.detach())
             if math.isfinite(value):

@@ -58,7 +58,7 @@ def train_cell(
     import pandas as pd
     from safetensors.torch import load_file
 
-    from . import provenance
+    from . import numerics, provenance
     from .resume import StateKeeper
     from .trainer import StageRecord, Trainer
 
@@ -99,6 +99,7 @@ def train_cell(
         "peak_gpu_mb": provenance.peak_gpu_mb(device.type),
         "code": provenance.code(),
         "machine": provenance.machine(device.type),
+        "numerics": numerics.describe(spec["train"]),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(cell.train_record, record)
