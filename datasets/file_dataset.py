@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +22,7 @@ from .digests import file_digests
 from .image_files import resize_image, resize_labels
 from .orders import Order, order_raters
 from .patterns import natural
-from .splits import SplitName
+from .splits import SplitName, patient_number
 from .store import ArrayStore
 
 Side = Annotated[int, Field(ge=8, le=8192)]
@@ -60,12 +60,15 @@ class Decoded:
             missing rater.
         valid: bool R; False: the rater never saw the case.
         spacing: mm, (row, column) or (slice, row, column).
+        region: bool H×W (D first for a volume), the pixels that count (a field of view); None: all. Given for every
+            case of a data set or for none.
     """
 
     image: np.ndarray
     masks: np.ndarray
     valid: np.ndarray
     spacing: tuple[float, ...] | None = None
+    region: np.ndarray | None = None
 
 
 class FileDataset(Dataset):
@@ -165,6 +168,7 @@ class FileDataset(Dataset):
         valid = np.zeros((total, raters), bool)
         records: list[dict[str, Any]] = []
         first: np.ndarray | None = None
+        regions: np.ndarray | None = None
         for raw, found in zip(cases, self._decoded(cases), strict=True):
             progress(len(records), total, raw.case_id)
             image = found.image if found.image.ndim == 4 else found.image[None]
@@ -183,6 +187,11 @@ class FileDataset(Dataset):
             rows = slice(len(records), len(records) + len(image))
             images[rows] = np.stack([resize_image(one, size) for one in image])
             masks[rows] = resize_labels(labels, size)
+            if found.region is not None:
+                if regions is None:
+                    regions = _open(folder / "valid_region.npy", np.bool_, (total, *size))
+                region = found.region if found.region.ndim == 3 else found.region[None]
+                regions[rows] = resize_labels(region, size)
             valid[rows] = found.valid
             scale = [old / new for old, new in zip(image.shape[2:], size, strict=True)]
             spacing = None
@@ -209,6 +218,8 @@ class FileDataset(Dataset):
                 )
         assert images is not None
         assert masks is not None
+        if regions is not None:
+            regions.flush()  # type: ignore[attr-defined]
         ArrayStore.write(
             folder,
             images=images,
@@ -243,6 +254,38 @@ class FileDataset(Dataset):
                 )
             return image.shape[2], image.shape[3]
         return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    # -- parts of an official split ---------------------------------------------------------------
+
+    def rows_of(self, part: str) -> list[int]:
+        """Rows of one part of the official split."""
+        return [i for i, record in enumerate(self.store.records) if record["meta"].get("part") == part]
+
+    def official(self, needed: Sequence[str] = ("train", "val", "test")) -> dict[str, list[int]]:
+        """Rows of the official parts.
+
+        Raises:
+            UserError: files of a needed part are not there.
+        """
+        rows = {part: self.rows_of(part) for part in ("train", "val", "test")}
+        for part in needed:
+            if not rows[part]:
+                raise UserError(
+                    f"split {self.split_name!r} of {self.name} needs the official {part} part, but no case of it lies "
+                    f"below {self.options['root']}; add it or use --set dataset.split=cv4"
+                )
+        return rows
+
+    def carve(self, rows: Sequence[int], every: int) -> tuple[list[int], list[int]]:
+        """Training rows without, and with only, about one patient in `every`, chosen by the MD5 of the patient id.
+
+        For official splits without cases of their own for selection. At least one patient is chosen.
+        """
+        patients = self._ids[1]
+        numbers = {p: patient_number(p) for p in sorted({patients[i] for i in rows})}
+        ranked = sorted(numbers, key=lambda p: (numbers[p] // 4, p))
+        chosen = set(ranked[: max(1, round(len(ranked) / every))]) if len(ranked) > 1 else set()
+        return [i for i in rows if patients[i] not in chosen], [i for i in rows if patients[i] in chosen]
 
     def rater_order(self, store: ArrayStore) -> tuple[np.ndarray, tuple[str, ...], Identity]:
         return order_raters(self.name, store, self.options["identity"], self.declared, tuple(store.meta["rater_ids"]))

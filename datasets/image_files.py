@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import tokenize
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,13 +53,22 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
     name = path.name.lower()
     if not name.endswith(SUFFIXES):
         raise UserError(f"{path} is of an unknown kind; allowed are {', '.join(SUFFIXES)}")
-    try:
+    with _naming(path):
         if name.endswith(PILLOW):
             picture = _read_pillow(path, labels)
         elif name.endswith(".npy"):
             picture = Picture(_single_slice(_read_npy(path), path))
         else:
             picture = _read_nifti(path)
+    _check_numbers(picture.values, path)
+    return Picture(_one_channel(picture.values, path), picture.spacing) if labels else picture
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn what the readers raise on a damaged file into one sentence with its name."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; restore it") from error
     except PermissionError as error:
@@ -65,8 +76,16 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
     except _DAMAGE as error:
         detail = " ".join(str(error).split())[:120]
         raise UserError(f"{path} is damaged or not what its name says ({detail}); restore the file") from error
-    _check_numbers(picture.values, path)
-    return Picture(_one_channel(picture.values, path), picture.spacing) if labels else picture
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of an npy file, of any shape; nothing in it is unpickled.
+
+    Raises:
+        UserError: missing, damaged, values that are no real finite numbers.
+    """
+    with _naming(path):
+        return _read_npy(path)
 
 
 def _read_npy(path: Path) -> np.ndarray:

@@ -54,6 +54,13 @@ DATASETS.add(
     identity="declared in the YAML",
 )
 DATASETS.add(
+    "lidc",
+    "multirater.datasets.lidc:Lidc",
+    summary="LIDC-IDRI nodules as others prepared them (mm, pickle, hdf5, npy, png, jpg), 4 anonymous readers",
+    embedded=False,
+    identity="none|by_area|by_area_slice|as_stored",
+)
+DATASETS.add(
     "qubiq",
     "multirater.datasets.qubiq:Qubiq",
     summary="QUBIQ 2020/2021: six sets of MRI and CT, 2-7 raters (NIfTI, or MedicalMatting's pickle)",

@@ -13,7 +13,7 @@ from ..core.errors import UserError
 from ..core.hashing import digest
 from .file_dataset import Decoded, FileDataset, Side
 from .image_files import resize_image, resize_labels
-from .splits import Split, patient_number
+from .splits import Split
 from .volume_files import Layout, Volume, codes, match_layout, open_volume
 
 TrainSlices = Literal["foreground", "all"]
@@ -86,36 +86,6 @@ class VolumeDataset(FileDataset):
         return np.array([i for i in rows if self.store.records[i]["meta"].get("foreground", True)], dtype=np.intp)
 
     # -- for subclasses -------------------------------------------------------------------------
-
-    def rows_of(self, part: str) -> list[int]:
-        """Rows of one part of the official split."""
-        return [i for i, record in enumerate(self.store.records) if record["meta"].get("part") == part]
-
-    def official(self, needed: Sequence[str] = ("train", "val", "test")) -> dict[str, list[int]]:
-        """Rows of the official parts.
-
-        Raises:
-            UserError: files of a needed part are not there.
-        """
-        rows = {part: self.rows_of(part) for part in ("train", "val", "test")}
-        for part in needed:
-            if not rows[part]:
-                raise UserError(
-                    f"split {self.split_name!r} of {self.name} needs the official {part} part, but no case of it lies "
-                    f"below {self.options['root']}; add it or use --set dataset.split=cv4"
-                )
-        return rows
-
-    def carve(self, rows: Sequence[int], every: int) -> tuple[list[int], list[int]]:
-        """Training rows without, and with only, about one patient in `every`, chosen by the MD5 of the patient id.
-
-        For official splits without cases of their own for selection. At least one patient is chosen.
-        """
-        patients = self._ids[1]
-        numbers = {p: patient_number(p) for p in sorted({patients[i] for i in rows})}
-        ranked = sorted(numbers, key=lambda p: (numbers[p] // 4, p))
-        chosen = set(ranked[: max(1, round(len(ranked) / every))]) if len(ranked) > 1 else set()
-        return [i for i in rows if patients[i] not in chosen], [i for i in rows if patients[i] in chosen]
 
     def place(self, images: Sequence[Path], masks: Sequence[Path | None]) -> tuple[Stack, list[str]]:
         """Open the headers of a case and fit all files onto the grid of the first image.
