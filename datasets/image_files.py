@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import struct
 import tokenize
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -55,7 +56,8 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
         raise UserError(f"{path} is of an unknown kind; allowed are {', '.join(SUFFIXES)}")
     with _naming(path):
         if name.endswith(PILLOW):
-            picture = _read_pillow(path, labels)
+            with path.open("rb") as stream:
+                picture = _read_pillow(stream, path, labels)
         elif name.endswith(".npy"):
             picture = Picture(_single_slice(_read_npy(path), path))
         else:
@@ -76,6 +78,14 @@ def _naming(path: Path) -> Iterator[None]:
     except _DAMAGE as error:
         detail = " ".join(str(error).split())[:120]
         raise UserError(f"{path} is damaged or not what its name says ({detail}); restore the file") from error
+
+
+def read_picture_bytes(content: bytes, path: Path, labels: bool = False) -> Picture:
+    """As `read_picture`, of a picture that was unpacked into memory; `path` names it in messages."""
+    with _naming(path):
+        picture = _read_pillow(io.BytesIO(content), path, labels)
+    _check_numbers(picture.values, path)
+    return Picture(_one_channel(picture.values, path), picture.spacing) if labels else picture
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -105,13 +115,13 @@ def _check_numbers(values: np.ndarray, path: Path) -> None:
         raise UserError(f"{path} holds values that are not finite (NaN or infinite); replace them")
 
 
-def _read_pillow(path: Path, labels: bool) -> Picture:
+def _read_pillow(stream: IO[bytes], path: Path, labels: bool) -> Picture:
     from PIL import Image, ImageOps
 
     try:
         # From a stream: given a path, Pillow maps an uncompressed tif that is to be turned with its sides swapped, and
         # the rows are scrambled (seen in 13.0).
-        with path.open("rb") as stream, Image.open(stream) as image:
+        with Image.open(stream) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
                 raise UserError(f"{path} holds {frames} frames; only single pictures are read, so store one a file")

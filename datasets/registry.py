@@ -68,6 +68,20 @@ DATASETS.add(
     identity="consistent",
 )
 DATASETS.add(
+    "retina",
+    "multirater.datasets.retina:Retina",
+    summary="retinal vessels by 2 observers: CHASE_DB1, DRIVE, STARE",
+    embedded=False,
+    identity="consistent",
+)
+DATASETS.add(
+    "bu-bil",
+    "multirater.datasets.bu_bil:BuBil",
+    summary="cells in phase contrast, 3-5 persons x 2-3 tools",
+    embedded=False,
+    identity="consistent",
+)
+DATASETS.add(
     "npc",
     "multirater.datasets.npc:Npc",
     summary="nasopharyngeal carcinoma, MRI T1, T1C, T2, 4 raters (NPC-170, MMIS-2024)",
