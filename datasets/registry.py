@@ -82,6 +82,35 @@ DATASETS.add(
     identity="consistent",
 )
 DATASETS.add(
+    "riga",
+    "multirater.datasets.riga:Riga",
+    summary="optic disc and cup, fundus, 6 ophthalmologists (DiscRegion form of MR-Net)",
+    embedded=False,
+    identity="consistent",
+)
+DATASETS.add(
+    "gleason2019",
+    "multirater.datasets.gleason2019:Gleason2019",
+    summary="Gleason patterns in prostate tissue cores, 6 pathologists",
+    embedded=False,
+    identity="consistent",
+)
+DATASETS.alias("gleason19", "gleason2019")
+DATASETS.add(
+    "chaksu",
+    "multirater.datasets.disc_cup:Chaksu",
+    summary="optic disc and cup, fundus of 3 cameras, 5 ophthalmologists",
+    embedded=False,
+    identity="consistent",
+)
+DATASETS.add(
+    "refuge-mr",
+    "multirater.datasets.disc_cup:RefugeMr",
+    summary="optic disc and cup, fundus, 7 glaucoma specialists",
+    embedded=False,
+    identity="consistent",
+)
+DATASETS.add(
     "npc",
     "multirater.datasets.npc:Npc",
     summary="nasopharyngeal carcinoma, MRI T1, T1C, T2, 4 raters (NPC-170, MMIS-2024)",
