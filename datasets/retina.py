@@ -144,7 +144,8 @@ class Retina(FileDataset):
             elif field:
                 _put(fields, field["case"], root / relative)
         if self.options["set"] == "drive" and self.options["halves"] == "test":
-            images, masks = ({k: v for k, v in found.items() if k.endswith("_test")} for found in (images, masks))
+            images = {case: path for case, path in images.items() if case.endswith("_test")}
+            masks = {case: found for case, found in masks.items() if case.endswith("_test")}
         need(masks, f"masks of {self.options['set']} such as {_EXAMPLES[self.options['set']]}", root)
         self._without_masks = sorted(images.keys() - masks.keys())
         cases = []
