@@ -1,6 +1,6 @@
 """Three ways to a ranking (metrics.md 13.4), and the consensus of several.
 
-They answer different questions: who has the best mean, who is best in most cases, whom the fewest significantly beat.
+They answer different questions: who has the best mean, who is best in most cases, who significantly beats the most.
 They disagree where few cases dominate the mean, and then the order is not settled.
 """
 
@@ -23,7 +23,7 @@ SCHEMES = {
     "mean": "aggregate then rank: rank of the mean over cases (canonical)",
     "median": "aggregate then rank: rank of the median over cases",
     "rank": "rank then aggregate: rank of the mean of the ranks in every case",
-    "test": "test then rank: rank of the share of methods that are significantly better (one-sided Wilcoxon)",
+    "test": "test then rank: rank of the share of methods that are significantly worse (one-sided Wilcoxon)",
 }
 ALPHA = 0.05
 
@@ -69,8 +69,8 @@ def loss_of(table: CaseTable, scheme: str = "mean", correct: bool = False, alpha
     counted = ~np.isnan(values)
     n = counted.sum(1)
     if scheme == "test":
-        beaten = one_sided(table, correct) <= alpha
-        return np.where(n > 0, beaten.sum(0) / max(table.k - 1, 1), np.nan)
+        beats = one_sided(table, correct) <= alpha
+        return np.where(n > 0, -beats.sum(1) / max(table.k - 1, 1), np.nan)
     if scheme == "rank":
         ranks = case_ranks(table)
         used = ~np.isnan(ranks)

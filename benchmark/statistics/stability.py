@@ -105,7 +105,7 @@ def rank_stability(
         "mean": lambda: table.loss(_means(table, table.values, draws, seed)),
         "rank": lambda: np.round(_means(table, _own(table, case_ranks(table)), draws, seed), 12),
         "median": lambda: table.loss(_medians(table, draws, seed)),
-        "test": lambda: _beaten(table, draws, seed, correct),
+        "test": lambda: _beats(table, draws, seed, correct),
     }
     ranks = ranks_with_missing(resampled[scheme]())
     reference = ranks_of(table, scheme, correct)
@@ -154,8 +154,8 @@ def _medians(table: CaseTable, draws: int, seed: int) -> NDArray[np.float64]:
     return out
 
 
-def _beaten(table: CaseTable, draws: int, seed: int, correct: bool) -> NDArray[np.float64]:
-    """Share of the other methods that are significantly better, in every sample: B×k."""
+def _beats(table: CaseTable, draws: int, seed: int, correct: bool) -> NDArray[np.float64]:
+    """Minus the share of the other methods that are significantly worse, in every sample: B×k."""
     k = table.k
     a, b = pair_indices(k)
     delta = table.sign * table.rounded(table.comparable[a] - table.comparable[b])
@@ -171,6 +171,6 @@ def _beaten(table: CaseTable, draws: int, seed: int, correct: bool) -> NDArray[n
                 p[:, i, j], p[:, j, i] = resampled_better(per_cluster[pair], drawn, cubes)
         if correct:
             p = holm(p.reshape(len(times), -1)).reshape(p.shape)
-        out[start : start + len(times)] = (p <= ALPHA).sum(1) / max(k - 1, 1)
+        out[start : start + len(times)] = -(p <= ALPHA).sum(2) / max(k - 1, 1)
         start += len(times)
     return np.where(np.isnan(table.values).all(1), np.nan, out)

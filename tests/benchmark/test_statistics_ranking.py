@@ -54,9 +54,20 @@ def test_schemes_by_hand() -> None:
     pd.testing.assert_frame_equal(found.drop(columns="value"), lower.drop(columns="value"))
 
 
-def test_rank_of_test_counts_who_is_significantly_better(some: CaseTable) -> None:
-    beaten = (one_sided(some) <= 0.05).sum(0)
-    np.testing.assert_array_equal(ranks_of(some, "test"), stats.rankdata(beaten, method="min"))
+def test_rank_of_test_counts_who_is_significantly_worse(some: CaseTable) -> None:
+    beats = (one_sided(some) <= 0.05).sum(1)
+    np.testing.assert_array_equal(ranks_of(some, "test"), stats.rankdata(-beats, method="min"))
+
+
+def test_rank_of_test_where_wins_and_losses_disagree() -> None:
+    """a beats c; b neither beats nor loses; so b and c, who beat nobody, share the second rank (challengeR's count)."""
+    steps = np.linspace(0.01, 0.1, 30)
+    sign = np.where(np.arange(30) % 2, 1.0, -1.0)
+    values = np.array([0.6 + 0 * steps, 0.55 + 0.5 * sign, 0.6 - steps])
+    p = one_sided(table(values))
+    assert (p <= 0.05).sum() == 1
+    assert p[0, 2] <= 0.05
+    assert ranks_of(table(values), "test").tolist() == [1, 2, 2]
 
 
 def test_ties_share_the_smallest_rank_and_missing_come_after() -> None:
