@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .bootstrap import percentile_intervals
+from .bootstrap import cluster_sums, percentile_intervals
 from .collect import DamagedCell, StoredCell
 from .columns import base_metric
 from .directions import APPLIES_NOT, BY_DATA, BY_METHOD, undefined_by, worst_value
@@ -141,26 +141,49 @@ def _load(row: Row) -> list[_CellValues]:
 def _cell_values(cell: StoredCell) -> _CellValues:
     frame = cell.metrics()
     names = ["output", "metric", "variant", "region", "rater", "label", "n_samples"]
-    grouped = frame.groupby(names, observed=True, dropna=False, sort=False)
-    series = grouped.ngroup().to_numpy()
-    heads = frame.loc[~pd.Series(series).duplicated().to_numpy(), names]
-    case_codes, case_names = pd.factorize(frame["case_id"].astype(str), sort=True)
+    series = _numbered(frame, names)
+    heads = frame.loc[np.unique(series, return_index=True)[1], names]
+    case_codes, case_names = _sorted_codes(frame["case_id"])
     patients = np.empty(len(case_names), dtype=object)
-    patients[case_codes] = frame["patient_id"].astype(str).to_numpy()
+    patients[case_codes] = frame["patient_id"].cat.categories.to_numpy(dtype=object)[frame["patient_id"].cat.codes]
 
     shape = (len(case_names), len(heads))
     values = np.full(shape, np.nan)
     undefined = np.zeros(shape, dtype=np.uint8)
     present = np.zeros(shape, dtype=bool)
     number = frame["value"].to_numpy()
+    lacking = np.isnan(number)
     reasons = frame["reason"].cat.categories
     code = np.array([undefined_by(str(r)) for r in reasons], dtype=np.uint8)
     by = code[frame["reason"].cat.codes.to_numpy()] if len(code) else np.zeros(len(frame), dtype=np.uint8)
     values[case_codes, series] = number
-    undefined[case_codes, series] = np.where(np.isnan(number), by, APPLIES_NOT)
-    present[case_codes, series] = ~np.isnan(number) | (by != APPLIES_NOT)
+    undefined[case_codes, series] = np.where(lacking, by, APPLIES_NOT)
+    present[case_codes, series] = ~lacking | (by != APPLIES_NOT)
     keys, columns = _series_keys(heads)
-    return _merged_labels(_CellValues(list(case_names), list(patients), keys, values, undefined, present), columns)
+    return _merged_labels(_CellValues(case_names, list(map(str, patients)), keys, values, undefined, present), columns)
+
+
+def _numbered(frame: pd.DataFrame, names: list[str]) -> NDArray[np.intp]:
+    """The number of each line's combination of these columns, in the order in which combinations first appear."""
+    combined = np.zeros(len(frame), dtype=np.int64)
+    for name in names:
+        column = frame[name]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            codes, count = column.cat.codes.to_numpy(), len(column.cat.categories)
+        else:
+            codes, levels = pd.factorize(column, use_na_sentinel=False)
+            count = len(levels)
+        combined = combined * max(count, 1) + codes
+    return np.asarray(pd.factorize(combined)[0], dtype=np.intp)
+
+
+def _sorted_codes(column: pd.Series) -> tuple[NDArray[np.intp], list[str]]:
+    """Number of each line's text among the sorted ones, and those."""
+    texts = [str(text) for text in column.cat.categories]
+    order = sorted(range(len(texts)), key=texts.__getitem__)
+    place = np.empty(len(texts), dtype=np.intp)
+    place[order] = np.arange(len(texts))
+    return place[column.cat.codes.to_numpy()], [texts[i] for i in order]
 
 
 def _series_keys(heads: pd.DataFrame) -> tuple[list[Key], list[str]]:
@@ -267,6 +290,7 @@ def _row_scores(index: int, row: Row, found: RowValues) -> pd.DataFrame:
     intervals = percentile_intervals(found.values, clusters)
     counted = ~np.isnan(found.values)
     n = counted.sum(0)
+    patients_with = (cluster_sums(found.values, clusters)[1] > 0).sum(0)
     lines: list[dict[str, Any]] = []
     for i, key in enumerate(found.keys):
         if n[i] == 0 and not (found.dropped[i] or found.replaced[i]):
@@ -281,7 +305,7 @@ def _row_scores(index: int, row: Row, found: RowValues) -> pd.DataFrame:
                 "method_variant": row.label,
                 **dict(zip(SERIES, key, strict=True)),
                 "n_cases": int(n[i]),
-                "n_patients": len(np.unique(clusters[counted[:, i]])),
+                "n_patients": int(patients_with[i]),
                 "value": float(case_values.mean()) if n[i] else np.nan,
                 "ci_low": intervals.low[i],
                 "ci_high": intervals.high[i],

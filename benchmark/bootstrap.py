@@ -47,11 +47,17 @@ def cluster_sums(
         Two G×K arrays.
     """
     groups = int(clusters.max()) + 1 if len(clusters) else 0
-    defined = ~np.isnan(values)
+    if not groups:
+        return np.zeros((0, values.shape[1])), np.zeros((0, values.shape[1]))
+    # Sorted by cluster, each is a run; a number without a case would be an empty run, which reduceat cannot sum.
+    order = np.argsort(clusters, kind="stable")
+    present, starts = np.unique(clusters[order], return_index=True)
+    ordered = values[order]
+    defined = ~np.isnan(ordered)
     sums = np.zeros((groups, values.shape[1]))
     counts = np.zeros_like(sums)
-    np.add.at(sums, clusters, np.where(defined, values, 0.0))
-    np.add.at(counts, clusters, defined)
+    sums[present] = np.add.reduceat(np.where(defined, ordered, 0.0), starts, axis=0)
+    counts[present] = np.add.reduceat(defined, starts, axis=0, dtype=np.float64)
     return sums, counts
 
 

@@ -63,7 +63,7 @@ def test_rank_of_test_where_wins_and_losses_disagree() -> None:
     """a beats c; b neither beats nor loses; so b and c, who beat nobody, share the second rank (challengeR's count)."""
     steps = np.linspace(0.01, 0.1, 30)
     sign = np.where(np.arange(30) % 2, 1.0, -1.0)
-    values = np.array([0.6 + 0 * steps, 0.55 + 0.5 * sign, 0.6 - steps])
+    values = np.array([0.6 + 0 * steps, 0.6 + 0.5 * sign, 0.6 - steps])
     p = one_sided(table(values))
     assert (p <= 0.05).sum() == 1
     assert p[0, 2] <= 0.05
