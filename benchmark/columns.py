@@ -52,6 +52,15 @@ SAMPLE_COLUMNS = (
         "mean distance (1 − IoU) between the samples; the readers' own is the target",
     ),
     Column("diversity_gap", "Div. gap", "diversity of the samples minus that of the readers; 0 is the target"),
+    Column("dice_max_rater_to_sample", "Dice max", "best sample for each reader (dice_max_rater_to_sample)"),
+    Column("dice_match", "Dice match", "best one-to-one choice of a sample for each reader"),
+    Column("ncc", "NCC", "correlation of the uncertainty map with the readers' cross-entropy maps"),
+    Column("mode_tv", "Modes", "total variation between how often samples and readers take each reader's mask"),
+    Column("ci", "CI", "collective insight: harmonic mean of sensitivity, Dice max and diversity agreement"),
+    Column("empty_share_samples", "Empty", "share of empty samples"),
+    Column("empty_gap", "Empty gap", "distance of that share from the readers' share of empty masks"),
+)
+MEAN_COLUMNS = (
     Column(
         "dice_soft",
         "Dice soft",
@@ -59,16 +68,9 @@ SAMPLE_COLUMNS = (
         interval=True,
     ),
     Column("dice_majority", "Dice maj.", "mean map > 0.5 against the strict majority"),
-    Column("dice_max_rater_to_sample", "Dice max", "best sample for each reader (dice_max_rater_to_sample)"),
-    Column("dice_match", "Dice match", "best one-to-one choice of a sample for each reader"),
-    Column("ncc", "NCC", "correlation of the uncertainty map with the readers' cross-entropy maps"),
-    Column("mode_tv", "Modes", "total variation between how often samples and readers take each reader's mask"),
-    Column("ci", "CI", "collective insight: harmonic mean of sensitivity, Dice max and diversity agreement"),
-    Column("empty_share_samples", "Empty", "share of empty samples"),
 )
 _FULL = "the same over the whole image, which easy background dominates"
 CALIBRATION_COLUMNS = (
-    Column("dice_soft", "Dice soft", "mean map against the vote share, the primary number of this part", interval=True),
     Column(
         "brier",
         "Brier",

@@ -6,9 +6,11 @@ import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
+from ..core.errors import UserError
 from .columns import (
     BORDER_COLUMNS,
     CALIBRATION_COLUMNS,
+    MEAN_COLUMNS,
     OUTPUT_NOTES,
     RATER_EXTRA,
     RATER_MEAN,
@@ -20,10 +22,11 @@ from .columns import (
     rater_column,
 )
 from .directions import compared_at_equal_samples, direction
+from .ranked import TRACKS, Track, marks, ranked
 from .sheet import Kind, Line, Score, Sheet
 
 NOT_CLAIMED = "n/a"
-COMMON_MASK, REPLACED, FEWER = "†", "‡", "§"
+COMMON_MASK, REPLACED, FEWER, ALIKE = "†", "‡", "§", "≈"
 ARROWS = {"higher": " ↑", "lower": " ↓", "target 0": " → 0", "none": ""}
 IDENTITY_NOTES = {
     "by_area": "slots ordered by area, one order per nodule or case (by volume): slot 1 drew least, it is not a person",
@@ -39,13 +42,16 @@ class Entry:
     bold: bool = False
 
 
+TableLine = tuple[Kind, list[Entry]]
+
+
 @dataclass
 class Table:
     """Headings, lines of entries (with the kind of line), and the notes that explain both."""
 
     title: str
     heads: list[str]
-    lines: list[tuple[Kind, list[Entry]]]
+    lines: list[TableLine]
     notes: list[str] = field(default_factory=list)
 
 
@@ -53,12 +59,14 @@ def head(column: Column) -> str:
     return column.label + ARROWS[direction(base_metric(column.metric))]
 
 
-def number(sheet: Sheet, line: Line, column: Column, interval: bool = False, spread: bool = False) -> str:
+def number(
+    sheet: Sheet, line: Line, column: Column, interval: bool = False, spread: bool = False, mark: str = ""
+) -> str:
     """A score with its marks, or ``n/a`` where the output does not claim it."""
     score = sheet.score(line, column.metric)
     if score is None or math.isnan(score.value):
         return NOT_CLAIMED
-    marks = (COMMON_MASK if score.fallback else "") + (REPLACED if score.n_replaced else "")
+    marks = (COMMON_MASK if score.fallback else "") + (REPLACED if score.n_replaced else "") + mark
     digits = column.digits
     text = fixed(score.value, digits) + marks
     if interval and score.has_interval:
@@ -71,6 +79,11 @@ def number(sheet: Sheet, line: Line, column: Column, interval: bool = False, spr
 def fixed(value: float, digits: int) -> str:
     """A number with a fixed number of decimals; rounding never leaves a minus before zero."""
     return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def count(number: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def duration(seconds: float | None) -> str:
@@ -126,49 +139,92 @@ def assemble(
         columns: metric columns.
         intervals: metrics shown with their interval; None: as the columns say, with the spread over seeds.
     """
-    best = {column.metric: sheet.best(column) for column in columns}
-    lines: list[tuple[Kind, list[Entry]]] = []
+    found = {column.metric: marks(sheet, column.metric) for column in columns}
+    lines: list[TableLine] = []
     for line, first in zip(sheet.lines, leads, strict=True):
         entries = list(first)
         for c in columns:
             wide = c.interval if intervals is None else c.metric in intervals
-            text = number(sheet, line, c, wide, spread=wide and intervals is None)
-            entries.append(Entry(text, line in best[c.metric]))
+            best, alike = found[c.metric]
+            mark = ALIKE if line in alike else ""
+            text = number(sheet, line, c, wide, spread=wide and intervals is None, mark=mark)
+            entries.append(Entry(text, line in best))
         lines.append((line.kind, entries))
     return Table(title, [*lead, *(head(c) for c in columns)], lines, column_notes(columns))
 
 
-def sample_table(sheet: Sheet) -> Table:
-    """Sets of samples and the mean map against the readers."""
-    columns = [c for c in SAMPLE_COLUMNS if sheet.has(c.metric)]
-    leads = [
-        [Entry(name_of(sheet, line)), Entry(output_of(sheet, line)), Entry(line.kind), Entry(samples_of(sheet, line))]
+def track_table(sheet: Sheet, name: str) -> Table | None:
+    """The table of one track: every output, trivial and human rows too, with the rank by the primary metric.
+
+    None where nothing of it was scored, or where reader slots mean nothing (personalised).
+    """
+    track = TRACKS[name]
+    shown = _track_columns(sheet, name)
+    if not shown:
+        return None
+    if name == "personalised" and not sheet.show_raters:
+        return None
+    lead = ["method", "output", "kind", "S", f"rank ({SHORT.get(track.primary[0], track.primary[0])})"]
+    table = assemble(sheet, f"Track {name}: {track.question}", lead, _leads(sheet, track), shown)
+    return _claimed(sheet, table, shown, failed=True)
+
+
+SHORT = {"ged": "GED", "hm_iou": "HM-IoU", "dice_rater": "Dice mean", "dice_soft": "Dice soft"}
+
+
+def _track_columns(sheet: Sheet, name: str) -> list[Column]:
+    if name == "personalised":
+        return rater_columns(sheet)
+    columns = SAMPLE_COLUMNS if name == "diversified" else (*MEAN_COLUMNS, *CALIBRATION_COLUMNS)
+    return [c for c in columns if sheet.has(c.metric)]
+
+
+def _leads(sheet: Sheet, track: Track) -> list[list[Entry]]:
+    return [
+        [
+            Entry(name_of(sheet, line)),
+            Entry(output_of(sheet, line)),
+            Entry(kind_of(line)),
+            Entry(samples_of(sheet, line)),
+            Entry(rank_of(sheet, line, track)),
+        ]
         for line in sheet.lines
     ]
-    return assemble(sheet, "Samples and mean map", ["method", "output", "kind", "S"], leads, columns)
 
 
-def calibration_table(sheet: Sheet) -> Table | None:
-    """The mean map as a probability, and the maps meant for the readers; None before they were scored as such."""
-    return _of_some("Calibration of the maps", sheet, CALIBRATION_COLUMNS, "ece")
+def kind_of(line: Line) -> str:
+    """``human`` for readers, ``oracle`` for what is derived from the readers' masks, ``method``, ``trivial``."""
+    return "oracle" if line.kind == "human" and line.output.startswith("oracle") else line.kind
+
+
+def rank_of(sheet: Sheet, line: Line, track: Track) -> str:
+    """Rank by the track's first metric; empty where the line is not ranked."""
+    try:
+        rank = ranked(sheet, track.primary[0], track).rank(line)
+    except UserError:
+        return ""
+    return "" if rank is None else str(rank)
+
+
+def _claimed(sheet: Sheet, table: Table, columns: Sequence[Column], failed: bool = False) -> Table:
+    """The table without lines that claim none of its columns; rows without any result stay if `failed`."""
+    claims = [
+        any(sheet.score(line, c.metric) is not None for c in columns) or (failed and not line.output)
+        for line in sheet.lines
+    ]
+    table.lines = [line for line, claimed in zip(table.lines, claims, strict=True) if claimed]
+    table.notes += mark_notes(sheet, columns)
+    return table
 
 
 def border_table(sheet: Sheet) -> Table | None:
     """Distances between the borders of the masks meant for the readers (or the common mask) and the readers'."""
-    return _of_some("Borders of the masks for the readers", sheet, BORDER_COLUMNS, "hd95")
-
-
-def _of_some(title: str, sheet: Sheet, columns: Sequence[Column], main: str) -> Table | None:
-    """A table of the lines that claim one of the columns; None without the main one."""
-    if not sheet.has(main):
+    if not sheet.has("hd95"):
         return None
-    shown = [c for c in columns if sheet.has(c.metric)]
-    leads = [[Entry(name_of(sheet, line)), Entry(output_of(sheet, line)), Entry(line.kind)] for line in sheet.lines]
-    table = assemble(sheet, title, ["method", "output", "kind"], leads, shown)
-    claims = [any(sheet.score(line, c.metric) is not None for c in shown) for line in sheet.lines]
-    table.lines = [line for line, claimed in zip(table.lines, claims, strict=True) if claimed]
-    table.notes += mark_notes(sheet, shown)
-    return table
+    shown = [c for c in BORDER_COLUMNS if sheet.has(c.metric)]
+    leads = [[Entry(name_of(sheet, line)), Entry(output_of(sheet, line)), Entry(kind_of(line))] for line in sheet.lines]
+    table = assemble(sheet, "Borders of the masks for the readers", ["method", "output", "kind"], leads, shown)
+    return _claimed(sheet, table, shown)
 
 
 def rater_columns(sheet: Sheet) -> list[Column]:
@@ -176,17 +232,9 @@ def rater_columns(sheet: Sheet) -> list[Column]:
     return [*(rater_column(r) for r in sheet.raters), *extra]
 
 
-def rater_table(sheet: Sheet) -> Table | None:
-    """Dice of each reader; None where reader slots mean nothing."""
-    if not sheet.show_raters:
-        return None
-    leads = [[Entry(name_of(sheet, line)), Entry(output_of(sheet, line)), Entry(line.kind)] for line in sheet.lines]
-    return assemble(sheet, "Per-reader Dice ↑", ["method", "output", "kind"], leads, rater_columns(sheet))
-
-
 def cost_table(sheet: Sheet) -> Table:
     """What each row took, and which of its cells are missing."""
-    lines: list[tuple[Kind, list[Entry]]] = []
+    lines: list[TableLine] = []
     for row in sheet.group.methods:
         budget = "; ".join(
             f"{s['name']} {s['steps']} steps" + (f" ({s['epochs']} epochs)" if s.get("epochs") else "")
@@ -204,17 +252,22 @@ def cost_table(sheet: Sheet) -> Table:
             duration(row.seconds("train")),
             duration(row.seconds("predict")),
             f"{memory:.0f} MB" if memory is not None else "",
+            f"{sheet.group.key['protocol']} · {sheet.group.key['fingerprint']}",
             failed or "none",
         ]
         lines.append(("method", [Entry(t) for t in texts]))
-    heads = ["method", "runs", "budget", "parameters", "train", "predict", "peak memory", "cells without a result"]
-    notes = ["train, predict: mean wall time of a cell; peak memory: largest of the cells"]
+    heads = ["method", "runs", "budget", "parameters", "train", "predict", "peak memory"]
+    heads += ["protocol · data", "cells without a result"]
+    notes = [
+        "train, predict: mean wall time of a cell; peak memory: largest of the cells",
+        "protocol · data: version of the evaluation protocol, fingerprint of the data; others stand in other tables",
+    ]
     return Table("Cost and completeness", heads, lines, notes)
 
 
 def terminal_columns(sheet: Sheet) -> tuple[list[Column], list[Column]]:
     """The columns of the terminal table: sample metrics, and per-reader Dice."""
-    by_metric = {c.metric: c for c in SAMPLE_COLUMNS}
+    by_metric = {c.metric: c for c in (*SAMPLE_COLUMNS, *MEAN_COLUMNS)}
     first = [by_metric[m] for m in TERMINAL_COLUMNS if sheet.has(m)]
     second = [c for c in rater_columns(sheet) if c.metric != "rater_identification"] if sheet.show_raters else []
     return first, second
@@ -240,10 +293,11 @@ def header_notes(sheet: Sheet) -> list[str]:
     notes = []
     if group.notice:
         notes.append(group.notice)
-    readers = f"{raters} readers"
+    readers = count(raters, "reader")
     if not math.isnan(spread):
         readers += f", their diversity {spread:.3f} (expected GED of a perfect sampler: {spread:.3f}/S)"
-    notes.append(f"{sheet.most('n_cases')} test cases of {sheet.most('n_patients')} patients; {readers}")
+    cases, patients = count(sheet.most("n_cases"), "test case"), count(sheet.most("n_patients"), "patient")
+    notes.append(f"{cases} of {patients}; {readers}")
     identity = group.key["identity"]
     meaning = IDENTITY_NOTES.get(identity) or {
         "none": "reader slots are anonymous: no per-reader table",
@@ -257,7 +311,7 @@ def header_notes(sheet: Sheet) -> list[str]:
         f"[low, high]: 95 % percentile bootstrap over {most} patients, {DRAWS:,} draws, seed {SEED}, ratio of sums, "
         f"the same draws for every row"
         if most >= MIN_CLUSTERS
-        else f"no intervals: {most} patients, fewer than {MIN_CLUSTERS}"
+        else f"no intervals: {count(most, 'patient')}, fewer than {MIN_CLUSTERS}"
     )
     half = (
         f"with {raters} readers, {raters // 2} of {raters} votes are background" if raters and raters % 2 == 0 else ""
@@ -287,9 +341,9 @@ def mark_notes(sheet: Sheet, columns: Sequence[Column], spread: bool = True) -> 
     if any(s.fallback for s in found):
         notes.append(f"{COMMON_MASK} common mask: the output has no mask per reader; its mean map > 0.5 stands for all")
     if any(s.n_replaced for s in found):
-        count = sum(s.n_replaced for s in found)
+        replaced = sum(s.n_replaced for s in found)
         notes.append(
-            f"{REPLACED} values that the method left undefined count as the worst value ({count} in this table)"
+            f"{REPLACED} values that the method left undefined count as the worst value ({replaced} in this table)"
         )
     dropped = max((s.n_dropped for s in found), default=0)
     if dropped:
@@ -298,9 +352,14 @@ def mark_notes(sheet: Sheet, columns: Sequence[Column], spread: bool = True) -> 
         notes.append(f"{FEWER} some cells of this row have no result; the mean is over fewer cases or runs")
     if spread and any(not math.isnan(s.sd_seeds) for s in found):
         notes.append("±: standard deviation over seeds of the mean; case values are averaged over seeds first")
-    if any(compared_at_equal_samples(base_metric(c.metric)) for c in columns) and sheet.table_samples:
+    at_s = any(compared_at_equal_samples(base_metric(c.metric)) for c in columns) and sheet.table_samples
+    compared = f"; metrics that change with S compare outputs with S = {sheet.table_samples} only" if at_s else ""
+    if any(marks(sheet, c.metric)[0] for c in columns):
+        notes.append(f"bold: best of the methods, each with the one output that it competes with{compared}")
+    if any(marks(sheet, c.metric)[1] for c in columns):
         notes.append(
-            f"bold: best of the methods' own outputs; sample metrics are compared at S = {sheet.table_samples} only"
+            f"{ALIKE} not significantly worse than the best: Wilcoxon signed-rank test of patients' means, p > 0.05 "
+            f"after Holm's adjustment for all pairs of the column"
         )
     notes.append(f"{NOT_CLAIMED}: not claimed by this output")
     return notes

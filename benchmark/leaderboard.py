@@ -12,22 +12,13 @@ import pandas as pd
 from ..core.errors import UserError
 from ..core.files import write_text
 from .collect import find_cells
-from .columns import SAMPLE_COLUMNS, base_metric
+from .columns import base_metric
 from .directions import track
 from .groups import Group, make_groups
-from .layout import (
-    Table,
-    border_table,
-    calibration_table,
-    cost_table,
-    header_notes,
-    mark_notes,
-    output_notes,
-    rater_columns,
-    rater_table,
-    sample_table,
-)
+from .layout import Table, border_table, cost_table, header_notes, output_notes, track_table
 from .markup import document
+from .ranked import TRACKS
+from .ranking_layout import ranking_tables
 from .sheet import Sheet
 
 COLUMNS = (
@@ -60,6 +51,7 @@ COLUMNS = (
 DETAILS = ("n_folds", "n_seeds", "sd_cases", "sd_seeds", "n_dropped", "missing_folds", "note")
 FORMATS = ("md", "csv", "tex", "html")
 TITLE = "Leaderboard"
+LAYOUTS = {"tracks": "the suite's own tables, by track", "dpersona": "the two tables of the D-Persona paper"}
 
 
 def sheets_of(results: Path, only: Sequence[Path] | None = None) -> list[Sheet]:
@@ -123,28 +115,42 @@ def leaderboard_frame(sheets: Sequence[Sheet], details: bool = False) -> pd.Data
 
 def tables_of(sheet: Sheet) -> list[Table]:
     """The tables of one group, each with the notes that explain its columns and marks."""
-    samples = sample_table(sheet)
-    samples.notes += mark_notes(sheet, [c for c in SAMPLE_COLUMNS if sheet.has(c.metric)])
-    found = [samples]
-    raters = rater_table(sheet)
-    if raters is not None:
-        raters.notes += mark_notes(sheet, rater_columns(sheet))
-        found.append(raters)
-    found += [table for table in (border_table(sheet), calibration_table(sheet)) if table is not None]
+    tracks = [track_table(sheet, name) for name in TRACKS]
+    found = [table for table in (*tracks, *ranking_tables(sheet), border_table(sheet)) if table is not None]
     if sheet.group.methods:
         found.append(cost_table(sheet))
     return found
 
 
-def render(sheets: Sequence[Sheet], form: str) -> str:
-    """The leaderboard as ``md``, ``csv``, ``tex`` or ``html`` text."""
+def render(sheets: Sequence[Sheet], form: str, layout: str = "tracks") -> str:
+    """The leaderboard as ``md``, ``csv``, ``tex`` or ``html`` text.
+
+    Args:
+        sheets: the tables.
+        form: of `FORMATS`.
+        layout: of `LAYOUTS`.
+    """
+    if layout == "dpersona":
+        from .paper_layout import paper_frame, paper_tables
+
+        if form == "csv":
+            return _csv(paper_frame(sheets))
+        sections = [(sheet.group.title, header_notes(sheet), paper_tables(sheet)) for sheet in sheets]
+        return document("Tables in the layout of the D-Persona paper", sections, form)
     if form == "csv":
-        return leaderboard_frame(sheets).to_csv(index=False, lineterminator="\n")
+        return _csv(leaderboard_frame(sheets))
     sections = [(sheet.group.title, [*header_notes(sheet), *output_notes(sheet)], tables_of(sheet)) for sheet in sheets]
     return document(TITLE, sections, form)
 
 
-def write_leaderboard(results: Path, forms: Sequence[str] = (), sheets: Sequence[Sheet] | None = None) -> list[Path]:
+def _csv(frame: pd.DataFrame) -> str:
+    # Ten digits: sums differ in the last bits between machines, and the text should not.
+    return frame.to_csv(index=False, lineterminator="\n", float_format="%.10g")
+
+
+def write_leaderboard(
+    results: Path, forms: Sequence[str] = (), sheets: Sequence[Sheet] | None = None, layout: str = "tracks"
+) -> list[Path]:
     """Write ``derived/leaderboard.csv`` and ``.md``, further forms if asked, and ``leaderboard_details.csv``.
 
     The details add what the fixed columns of the leaderboard have no place for: standard deviations over cases and
@@ -154,6 +160,7 @@ def write_leaderboard(results: Path, forms: Sequence[str] = (), sheets: Sequence
         results: a results folder.
         forms: further forms among `FORMATS`.
         sheets: its tables, if they were computed already.
+        layout: of `LAYOUTS`; another than ``tracks`` writes ``derived/<layout>.md`` and the `forms` of it.
 
     Returns:
         The files written.
@@ -163,14 +170,17 @@ def write_leaderboard(results: Path, forms: Sequence[str] = (), sheets: Sequence
     """
     sheets = sheets_of(results) if sheets is None else sheets
     folder = results / "derived"
-    written = []
-    for form in dict.fromkeys(("csv", "md", *forms)):
-        path = folder / f"leaderboard.{form}"
-        write_text(path, render(sheets, form))
-        written.append(path)
-    path = folder / "leaderboard_details.csv"
-    write_text(path, leaderboard_frame(sheets, details=True).to_csv(index=False, lineterminator="\n"))
-    return [*written, path]
+    texts = {}
+    if layout == "tracks":
+        for form in dict.fromkeys(("csv", "md", *forms)):
+            texts[folder / f"leaderboard.{form}"] = render(sheets, form)
+        texts[folder / "leaderboard_details.csv"] = _csv(leaderboard_frame(sheets, details=True))
+    else:
+        for form in dict.fromkeys(("md", *forms)):
+            texts[folder / f"{layout}.{form}"] = render(sheets, form, layout)
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
 
 
 def as_records(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:

@@ -28,14 +28,17 @@ from .statistics import (
     Stability,
     friedman,
     groups_by_tests,
+    holm,
     leave_one_rater_out,
     means,
     pairwise,
     rank_stability,
     ranking_table,
+    ranks_of,
 )
+from .statistics.differences import ALPHA, paired_tests
 from .statistics.raters import mean_without
-from .statistics.table import DIRECTIONS
+from .statistics.table import DIRECTIONS, pair_indices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,6 +148,21 @@ class Ranked:
         return pairwise(self.table)
 
     @cached_property
+    def to_best(self) -> pd.DataFrame:
+        """Every other name against the first of the best: the columns of `pairs`, `method_b` is the best.
+
+        ``p_holm`` and ``significant`` are those of the family of all pairs, as in `pairs`, which takes long for many
+        methods and is not needed here.
+        """
+        best = self.best[0]
+        at = self.names.index(best)
+        others = [name for name in self.names if name != best]
+        frame = pairwise(self.table, pairs=[(name, best) for name in others])
+        frame["p_holm"] = [self.tests[0][self.names.index(name), at] for name in others]
+        frame["significant"] = frame["p_holm"] <= ALPHA
+        return frame.set_index("method_a", drop=False)
+
+    @cached_property
     def ranks(self) -> pd.DataFrame:
         """Ranks under every scheme of `statistics.SCHEMES`, sorted by the canonical one."""
         return ranking_table(self.table)
@@ -155,15 +173,26 @@ class Ranked:
         return tuple(self.ranks["method"])
 
     @cached_property
+    def tests(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Adjusted two-sided p-values and rank-biserial effects of all pairs as k×k in the order of `names`.
+
+        Those of `pairs`, without what takes long there. The effect is above 0 where the row is better.
+        """
+        k = len(self.names)
+        a, b = pair_indices(k)
+        found = paired_tests(self.table, a, b)
+        p, effect = np.full((k, k), np.nan), np.full((k, k), np.nan)
+        p[a, b] = p[b, a] = holm(found.p)
+        effect[a, b], effect[b, a] = found.rank_biserial, -found.rank_biserial
+        return p, effect
+
+    @cached_property
     def p(self) -> pd.DataFrame:
         """k×k adjusted two-sided p-values in the order of `order`; NaN on the diagonal: the significance map."""
         import pandas as pd
 
-        frame = pd.DataFrame(np.nan, index=list(self.order), columns=list(self.order))
-        for pair in self.pairs.to_dict("records"):
-            frame.loc[pair["method_a"], pair["method_b"]] = pair["p_holm"]
-            frame.loc[pair["method_b"], pair["method_a"]] = pair["p_holm"]
-        return frame
+        frame = pd.DataFrame(self.tests[0], index=list(self.names), columns=list(self.names))
+        return frame.loc[list(self.order), list(self.order)]
 
     @cached_property
     def friedman(self) -> Friedman:
@@ -173,8 +202,7 @@ class Ranked:
     @cached_property
     def joined(self) -> list[tuple[str, ...]]:
         """Bars of the critical-difference diagram: runs in mean-rank order without a significant difference."""
-        p = self.p.loc[list(self.names), list(self.names)].to_numpy(copy=True)
-        return groups_by_tests(self.names, self.friedman.mean_ranks, p)
+        return groups_by_tests(self.names, self.friedman.mean_ranks, self.tests[0])
 
     def stability(self, scheme: str = "mean") -> Stability:
         """The ranking again in 1,000 bootstrap samples of the patients; kept for the next call."""
@@ -198,22 +226,20 @@ class Ranked:
         """Those with canonical rank 1; none if there is nobody to compare with."""
         if len(self.names) < 2:
             return ()
-        return tuple(self.ranks.loc[self.ranks["rank_mean"] == 1, "method"])
+        first = ranks_of(self.table) == 1
+        return tuple(name for name, is_first in zip(self.names, first, strict=True) if is_first)
 
     @cached_property
     def alike(self) -> tuple[str, ...]:
-        """Those that are not the best but not significantly worse than any of the best either.
+        """Those that are not the best but not significantly worse than any of the best either, in the order of `names`.
 
         Significantly worse: adjusted p ≤ 0.05 and the test favours the other. Where few cases decide the mean, the test
         may favour the one with the worse mean; that one is not worse.
         """
-        worse = {
-            (pair["method_b"], pair["method_a"]) if pair["rank_biserial"] > 0 else (pair["method_a"], pair["method_b"])
-            for pair in self.pairs.to_dict("records")
-            if pair["significant"]
-        }
-        rest = [name for name in self.order if self.best and name not in self.best]
-        return tuple(name for name in rest if not any((name, best) in worse for best in self.best))
+        p, effect = self.tests
+        worse = (p <= ALPHA) & (effect < 0)
+        best = [self.names.index(name) for name in self.best]
+        return tuple(n for i, n in enumerate(self.names) if best and i not in best and not worse[i, best].any())
 
     def rank(self, line: Line, scheme: str = "mean") -> int | None:
         """Rank of a line under a scheme; None where it is not ranked."""
@@ -243,6 +269,10 @@ def ranked(sheet: Sheet, metric: str, track: str | Track | None = None, lines: S
     Raises:
         UserError: the metric has no direction, or no line has a value that may be compared.
     """
+    chosen_track = _track(track, metric)
+    key = ("ranked", metric, chosen_track.name)
+    if lines is None and key in sheet.memo:
+        return sheet.memo[key]
     way = direction(base_metric(metric))
     if way not in DIRECTIONS:
         raise UserError(
@@ -251,12 +281,12 @@ def ranked(sheet: Sheet, metric: str, track: str | Track | None = None, lines: S
         )
     at_s = compared_at_equal_samples(base_metric(metric))
     left_out: dict[Line, str] = {}
-    chosen = list(lines) if lines is not None else _competing(sheet, metric, _track(track, metric), at_s, left_out)
+    chosen = list(lines) if lines is not None else _competing(sheet, metric, chosen_track, at_s, left_out)
     if lines is None:
         samples = sheet.table_samples if at_s else None
     else:
-        found = [s for line in chosen if sheet.score(line, metric) and (s := sheet.samples(line)) is not None]
-        samples = max(found, default=None) if at_s else None
+        used = [s for line in chosen if sheet.score(line, metric) and (s := sheet.samples(line)) is not None]
+        samples = max(used, default=None) if at_s else None
     values = {}
     for line in chosen:
         held = sheet.case_values(line, metric)
@@ -283,7 +313,10 @@ def ranked(sheet: Sheet, metric: str, track: str | Track | None = None, lines: S
     matrix = np.stack([values[line].values[i] for line, i in zip(kept, at, strict=True)])
     clusters = np.unique([patient_of[c] for c in cases], return_inverse=True)[1].astype(np.intp)
     table = CaseTable(matrix, _names(sheet, kept), clusters, way, tuple(cases))
-    return Ranked(metric, way, samples, table, kept, left_out, _of_raters(sheet, metric, kept, cases))
+    found = Ranked(metric, way, samples, table, kept, left_out, _of_raters(sheet, metric, kept, cases))
+    if lines is None:
+        sheet.memo[key] = found
+    return found
 
 
 def _track(track: str | Track | None, metric: str) -> Track:
@@ -345,6 +378,16 @@ def _of_raters(
             rows.append(held.values[_positions(held.cases, cases)])
         found[rater] = np.stack(rows)
     return found
+
+
+def marks(sheet: Sheet, metric: str, track: str | Track | None = None) -> tuple[set[Line], set[Line]]:
+    """The lines with the best value of a metric, and those not significantly worse; none where none compare."""
+    try:
+        found = ranked(sheet, metric, track)
+    except UserError:
+        return set(), set()
+    of_name = dict(zip(found.names, found.lines, strict=True))
+    return {of_name[name] for name in found.best}, {of_name[name] for name in found.alike}
 
 
 def rankings(sheet: Sheet) -> dict[str, Ranked]:

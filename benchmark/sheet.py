@@ -11,11 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .aggregate import FULL, Key, RowValues, scores_and_values
-from .columns import HUMAN_OUTPUTS, REAL_ORDER, TRIVIAL, Column, base_metric
-from .directions import compared_at_equal_samples, direction
+from .columns import HUMAN_OUTPUTS, REAL_ORDER, TRIVIAL
 from .groups import Group, Row
 
-Kind = Literal["human", "method", "trivial"]
+Kind = Literal["human", "method", "trivial", "quoted"]  # of a line in a table
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,7 @@ class Sheet:
             if old is None or old.n_samples < record["n_samples"]:  # the full set; subsets are for curves
                 self._found[key] = Score(**{name: record[name] for name in names})
         self.lines = self._ordered()
+        self.memo: dict[Any, Any] = {}  # what was derived from the sheet and takes long
 
     def _ordered(self) -> list[Line]:
         order = (*HUMAN_OUTPUTS, *REAL_ORDER, *TRIVIAL)
@@ -112,14 +112,21 @@ class Sheet:
 
         A sheet that was made from given scores has none.
         """
+        row, column = self._column(line, metric)
+        return row and CaseValues(row.cases, row.patients, row.values[:, column])
+
+    def seed_means(self, line: Line, metric: str) -> NDArray[np.float64] | None:
+        """Means over the cases of every seed of the row, in the order of ``row.seeds``; None as `case_values`."""
+        row, column = self._column(line, metric)
+        return row and row.seed_means[:, column]
+
+    def _column(self, line: Line, metric: str) -> tuple[RowValues | None, int]:
         score, row = self.score(line, metric), self._values[line.row]
         if score is None or row is None:
-            return None
+            return None, -1
         base, variant = (metric.removesuffix(f".{FULL}"), FULL) if score.variant == FULL else (metric, "")
         key: Key = (line.output, base, variant, score.n_samples)
-        if key not in row.keys:
-            return None  # made of other scores (the mean over raters)
-        return CaseValues(row.cases, row.patients, row.values[:, row.keys.index(key)])
+        return (row, row.keys.index(key)) if key in row.keys else (None, -1)  # no key: made of other scores
 
     def has(self, metric: str) -> bool:
         return any(key[2] == metric for key in self._found)
@@ -157,28 +164,6 @@ class Sheet:
     def data_value(self, metric: str) -> float:
         """A metric of the data alone, the same for every line (``diversity_raters``); NaN if nothing recorded it."""
         return next((s.value for (_, _, m), s in self._found.items() if m == metric), math.nan)
-
-    def best(self, column: Column) -> set[Line]:
-        """Lines with the best value among the methods' own outputs, equal after rounding; none for a single candidate.
-
-        Metrics that depend on the number of samples are compared at the table's S only.
-        """
-        way = direction(base_metric(column.metric))
-        at_s = compared_at_equal_samples(base_metric(column.metric))
-        candidates: dict[Line, float] = {}
-        for line in self.lines:
-            score = self.score(line, column.metric)
-            if line.kind != "method" or score is None or math.isnan(score.value) or self.row(line).missing_folds:
-                continue
-            if at_s and self.samples(line) != self.table_samples:
-                continue
-            sign = {"higher": -score.value, "lower": score.value, "target 0": abs(score.value)}.get(way)
-            if sign is not None:
-                candidates[line] = round(sign, column.digits)
-        if len(candidates) < 2:
-            return set()
-        least = min(candidates.values())
-        return {line for line, value in candidates.items() if value == least}
 
     def records(self) -> list[dict[str, Any]]:
         """The lines as plain data, for ``--json``."""

@@ -13,17 +13,25 @@ import click
 @click.option(
     "--format", "form", type=click.Choice(["md", "csv", "tex", "html"]), help="Write this form too, and print it."
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["tracks", "dpersona"]),
+    default="tracks",
+    show_default=True,
+    help="The suite's tables, or the two tables of the D-Persona paper (needs stored predictions for smaller S).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
-def command(results: Path, form: str | None, as_json: bool) -> int:
+def command(results: Path, form: str | None, layout: str, as_json: bool) -> int:
     """Write derived/leaderboard.csv and .md from stored results, and print the tables."""
-    from ..leaderboard import as_records, render, sheets_of, write_leaderboard
+    from ..leaderboard import as_records, sheets_of, write_leaderboard
 
     sheets = sheets_of(results)
-    written = write_leaderboard(results, (form,) if form else (), sheets)
+    written = write_leaderboard(results, (form,) if form else (), sheets, layout)
     if as_json:
         click.echo(json.dumps(as_records(sheets), indent=1))
-    elif form:
-        click.echo(render(sheets, form), nl=False)
+    elif form or layout != "tracks":
+        shown = f"{'leaderboard' if layout == 'tracks' else layout}.{form or 'md'}"
+        click.echo((results / "derived" / shown).read_text(encoding="utf-8"), nl=False)
     else:
         from ..tables import default_console, print_sheet
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..bootstrap import DRAWS, MIN_CLUSTERS, SEED, bootstrap_means, cluster_sums
 from .holm import holm
 from .location import hodges_lehmann
-from .signed_rank import Zeros, signed_rank
+from .signed_rank import SignedRank, Zeros, signed_rank
 from .table import CaseTable, pair_indices
 
 if TYPE_CHECKING:
@@ -134,6 +134,12 @@ def pairwise(
         "note": [note or ("" if m else "no case in common") for note, m in zip(found.note, n, strict=True)],
     }
     return pd.DataFrame(columns, columns=list(PAIR_COLUMNS))
+
+
+def paired_tests(table: CaseTable, a: NDArray[np.intp], b: NDArray[np.intp], zeros: Zeros = "drop") -> SignedRank:
+    """Two-sided Wilcoxon tests of the cluster means of pairs of rows; effects above 0 where `a` is better."""
+    delta = table.rounded(table.comparable[a] - table.comparable[b])
+    return signed_rank(table.sign * table.rounded(table.cluster_means(delta)), zeros=zeros)
 
 
 class _Bootstrap:

@@ -75,7 +75,7 @@ def test_csv_has_exactly_the_columns_of_the_contract(results: Path) -> None:
     assert line["value"] == pytest.approx(0.171)
     assert (line["track"], line["variant"], line["n_samples"], line["n_cases"]) == ("diversified", "canonical", "50", N)
     assert (line["dataset"], line["set"], line["identity"], line["split"]) == ("toy", "mid", "by_area", "fixed")
-    assert (line["train_seconds"], line["predict_seconds"], line["peak_memory_mb"]) == ("126.0", "4.0", "812.5")
+    assert (line["train_seconds"], line["predict_seconds"], line["peak_memory_mb"]) == ("126", "4", "812.5")
     personal = frame[(frame.output == "personalised") & (frame.metric == "dice_rater[2]")].iloc[0]
     assert (personal["track"], personal["fallback"]) == ("personalised", "")
     assert set(frame.loc[(frame.output == "diverse") & (frame.metric == "dice_rater"), "fallback"]) == {"common mask"}
@@ -94,14 +94,15 @@ def test_writing_twice_gives_the_same_bytes(results: Path) -> None:
 
 def test_bold_is_for_the_methods_own_outputs_at_the_same_s(results: Path) -> None:
     text = render(sheets_of(results), "md")
-    section = text.split("### Per-reader")[0]
+    section = text.split("### Track personalised")[0]
     bold = [line for line in section.splitlines() if "**" in line]
     # GED: the oracle (human), the level sets (trivial), two maps and one mask (S = 2, 1) are lower but do not compete.
     assert [line for line in bold if "**0.136" in line]
     assert not [line for line in section.splitlines() if "**0.010" in line or "**0.020" in line or "**0.120" in line]
-    assert [line for line in bold if "**0.885" in line]  # Dice soft: compared at any S, trivial 0.999 left aside
+    mean = text.split("### Track calibrated")[1].split("###")[0]
+    assert "**0.885" in mean  # Dice soft: compared at any S, trivial 0.999 left aside
     assert "**0.999" not in text
-    raters = text.split("### Per-reader")[1]
+    raters = text.split("### Track personalised")[1].split("###")[0]
     assert "**0.850**" in raters
     assert "**0.990" not in raters
 
@@ -129,7 +130,8 @@ def test_anonymous_readers_have_no_table(fabricate: Make) -> None:
     values = {"diverse": {"ged": same(0.1), "dice_rater": same(0.5), "dice_rater.each": {"1": same(0.5)}}}
     f.cell("net", values, identity="none", data_options={"identity": "none"})
     text = render(sheets_of(f.results), "md")
-    assert "Per-reader" not in text
+    assert "Track personalised" not in text
+    assert "Ranks by Dice mean" not in text
     assert "anonymous" in text
 
 

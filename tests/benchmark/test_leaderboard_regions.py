@@ -12,7 +12,7 @@ import pytest
 from multirater.benchmark.collect import find_cells
 from multirater.benchmark.columns import CALIBRATION_COLUMNS
 from multirater.benchmark.groups import make_groups
-from multirater.benchmark.layout import calibration_table, sample_table
+from multirater.benchmark.layout import track_table
 from multirater.benchmark.leaderboard import leaderboard_frame, render, sheets_of
 from multirater.benchmark.sheet import Sheet
 from multirater.core.files import read_json, write_json, write_text
@@ -60,16 +60,16 @@ def test_both_regions_are_in_every_table(fabricate: Make) -> None:
         assert score is not None
         assert score.value == pytest.approx(value)
     text = render(sheets, "md")
-    part = text[text.index("### Calibration") :]
+    part = text[text.index("### Track calibrated mean") :]
     head = next(row for row in part.splitlines() if row.startswith("| method"))
-    assert [c.strip() for c in head.split("|")[4:-1]] == ["Brier ↓", "ECE ↓", "ECE full ↓"]
+    assert [c.strip() for c in head.split("|")[6:-1]] == ["Brier ↓", "ECE ↓", "ECE full ↓"]
     assert "| net" in part
 
 
 def test_results_without_calibration_have_no_empty_table(fabricate: Make) -> None:
     f = fabricate()
     f.cell("net", {"consensus": {"ged": [0.3] * N, "dice_soft": [0.5] * N}})
-    assert "Calibration" not in render(sheets_of(f.results), "md")
+    assert "Brier" not in render(sheets_of(f.results), "md")
     assert "Borders" not in render(sheets_of(f.results), "md")
 
 
@@ -78,11 +78,13 @@ def test_a_deterministic_map_rivals_the_mean_of_samples(fabricate: Make) -> None
     regions(f, "plain", 0.02, 0.01)
     regions(f, "sampler", 0.04, 0.02, output="diverse", n_samples=50)
     sheet = Sheet(make_groups(find_cells(f.results))[0])
-    table = calibration_table(sheet)
+    table = track_table(sheet, "calibrated mean")
     assert table is not None
-    bold = {entries[0].text: [e.bold for e in entries[3:]] for _, entries in table.lines}
+    bold = {entries[0].text: [e.bold for e in entries[5:]] for _, entries in table.lines}
     assert bold == {"plain": [True] * 3, "sampler": [False] * 3}
-    ged = next(c for c in sample_table(sheet).lines[0][1] if c.text.startswith("0.3"))
+    samples = track_table(sheet, "diversified")
+    assert samples is not None
+    ged = next(c for c in samples.lines[0][1] if c.text.startswith("0.3"))
     assert not ged.bold  # sets of 1 and of 50 are not compared
     assert all(c.metric in ("ece.rater", "brier.rater") or c.note for c in CALIBRATION_COLUMNS)
 

@@ -179,3 +179,19 @@ def test_equal_configurations_keep_names_apart(fabricate: Callable[..., Any]) ->
         ],
     )
     assert both.names == found.names
+
+
+def test_the_best_against_all_others_is_a_part_of_all_pairs(fabricate: Callable[..., Any]) -> None:
+    f = fabricate()
+    for i, method in enumerate("abcd"):
+        f.cell(method, {"diverse": {"ged": around(0.2 + i / 100, i)}})
+    found = ranked(sheet_of(f), "ged")
+    pairs = found.pairs.set_index(["method_a", "method_b"])
+    for name, line in found.to_best.iterrows():
+        (best,) = found.best
+        sign, whole = (1, pairs.loc[name, best]) if (name, best) in pairs.index else (-1, pairs.loc[best, name])
+        assert line["difference"] == sign * whole["difference"]
+        ends = sorted((sign * whole["ci_low"], sign * whole["ci_high"]))
+        assert [line["ci_low"], line["ci_high"]] == pytest.approx(ends, abs=1e-12)
+        assert line["p_holm"] == whole["p_holm"]
+        assert line["significant"] == whole["significant"]
