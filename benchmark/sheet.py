@@ -113,12 +113,12 @@ class Sheet:
         A sheet that was made from given scores has none.
         """
         row, column = self._column(line, metric)
-        return row and CaseValues(row.cases, row.patients, row.values[:, column])
+        return None if row is None else CaseValues(row.cases, row.patients, row.values[:, column])
 
     def seed_means(self, line: Line, metric: str) -> NDArray[np.float64] | None:
         """Means over the cases of every seed of the row, in the order of ``row.seeds``; None as `case_values`."""
         row, column = self._column(line, metric)
-        return row and row.seed_means[:, column]
+        return None if row is None else row.seed_means[:, column]
 
     def _column(self, line: Line, metric: str) -> tuple[RowValues | None, int]:
         score, row = self.score(line, metric), self._values[line.row]
