@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..core.seeding import numpy_generator
+from .base import Identity
 from .contours import ContourTable, Volume
-from .nodules import READERS, Nodule
+from .nodules import READERS, Nodule, group_nodules, reading_group
 from .simulated_ct import FRAME, RECIPE, Scene, frame_shift
 
 UID_ROOT = "1.3.6.1.4.1.14519.5.2.1.6279.6001."
@@ -83,8 +85,6 @@ class NoduleCases:
             "groups": list(groups),
             "volumes": areas.sum(1).tolist(),
             "ratings": scene.ratings,
-            "simulated": True,
-            "recipe": RECIPE,
         }
         chosen = choose_slices(areas, set_name)
         return cls(scene, readers, groups, chosen, areas, corner, facts, dict(zip(ranks, positions, strict=True)))
@@ -96,9 +96,13 @@ class NoduleCases:
             framed[slot] = volume.window((self.scene.first_slice, *self.corner), framed.shape[1:])
         return framed
 
-    def record(self, patient: str, index: int, source: str) -> dict[str, Any]:
+    def record(self, patient: str, index: int, source: str, simulated: bool = True) -> dict[str, Any]:
         """Row of the case list for one slice; the same slice has the same case id in every set."""
         rank = self.scene.first_slice + index
+        image: dict[str, Any] = {"simulated": simulated}
+        if simulated:
+            seed = {"recipe": RECIPE, "scan": self.scene.scan, "nodule": self.scene.nodule, "slice": rank}
+            image |= {"recipe": RECIPE, "seed": seed}
         return {
             "case_id": f"{patient}-n{self.scene.nodule:04d}-s{rank:03d}",
             "patient_id": patient,
@@ -110,9 +114,58 @@ class NoduleCases:
                 "z": self.z[index],
                 "drawn": int(np.count_nonzero(self.areas[:, index])),
                 "areas": self.areas[:, index].tolist(),
-                "seed": {"recipe": RECIPE, "scan": self.scene.scan, "nodule": self.scene.nodule, "slice": rank},
+                **image,
             },
         }
+
+
+def restriction(identity: str, set_name: str) -> str:
+    """Which nodules of a set an identity needs: all, those with readers of I, M, N and S, or with some known group."""
+    if identity == "group":
+        return "identified"
+    # elsewhere than in `detect` every nodule has a reader of some group
+    return "some-group" if identity == "group_sparse" and set_name == "detect" else "all"
+
+
+def select_nodules(
+    table: ContourTable, volumes: Mapping[int, Volume], set_name: str, kept: str
+) -> Iterator[tuple[str, NoduleCases]]:
+    """Patient and cases of each nodule of a set; `kept` is what `restriction` says."""
+    for nodule in group_nodules(table, volumes):
+        groups = [reading_group(table.annotation_mark[a].decode()) for a in nodule.annotations]
+        if len(groups) > READERS or (len(groups) < READERS and set_name != "detect"):
+            continue
+        if (kept == "identified" or set_name == "group4") and sorted(groups) != sorted(GROUPS):
+            continue
+        if kept == "some-group" and max(slots_of(groups, SPARSE)) < 0:
+            continue
+        if set_name == "mm-patients" and not table.scan_matting[nodule.scan]:
+            continue
+        cases = NoduleCases.of(table, nodule, groups, volumes, set_name)
+        if cases.slices:
+            yield table.patient_id(nodule.scan), cases
+
+
+def reader_order(
+    identity: str, metas: Sequence[Mapping[str, Any]]
+) -> tuple[np.ndarray, tuple[str, ...], Identity] | None:
+    """What `Dataset.rater_order` gives for an identity, from the meta of the case list; None: as stored."""
+    if identity == "group":
+        return np.array([slots_of(meta["groups"], GROUPS) for meta in metas]), GROUPS, "consistent"
+    if identity == "group_sparse":
+        return np.array([slots_of(meta["groups"], SPARSE) for meta in metas]), SPARSE, "consistent"
+    if identity in ("by_area", "by_area_slice"):
+        sizes = np.array([meta["volumes" if identity == "by_area" else "areas"] for meta in metas])
+        names = tuple(f"area{k}" for k in range(1, READERS + 1))
+        return np.argsort(sizes, axis=1, kind="stable"), names, "derived"
+    if identity == "none":
+        permuted = {nodule: _permutation(nodule) for nodule in {meta["nodule"] for meta in metas}}
+        return np.array([permuted[meta["nodule"]] for meta in metas]), tuple("1234"), "none"
+    return None
+
+
+def _permutation(nodule: int) -> list[int]:
+    return numpy_generator("lidc-contours reader order", nodule=nodule).permutation(READERS).tolist()
 
 
 def choose_slices(areas: np.ndarray, set_name: str) -> list[int]:

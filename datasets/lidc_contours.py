@@ -11,12 +11,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from ..core.seeding import numpy_generator
 from .base import Dataset, Identity, Progress
-from .contours import DATA_SHA256, ContourTable, Volume, load_contours, rasterise
-from .lidc_cases import GROUPS, SPARSE, NoduleCases, slots_of
+from .contours import DATA_SHA256, load_contours, rasterise
+from .lidc_cases import NoduleCases, reader_order, restriction, select_nodules
 from .lidc_personas import PERSONAS, persona_masks
-from .nodules import READERS, group_nodules, reading_group
+from .nodules import READERS
 from .simulated_ct import FRAME, RECIPE, simulate
 from .store import ArrayStore
 
@@ -89,20 +88,18 @@ class LidcContours(Dataset):
     @property
     def build_options(self) -> dict[str, Any]:
         identity = self.options["identity"]
-        restricted = {"group": "identified"}
-        if self.options["set"] == "detect":
-            restricted["group_sparse"] = "some-group"  # elsewhere every nodule has a reader of some group
         return {
             **super().build_options,
             "masks": "persona" if identity == "persona" else "readers",
-            "nodules": restricted.get(identity, "all"),
+            "nodules": restriction(identity, self.options["set"]),
         }
 
     def build(self, folder: Path, progress: Progress) -> None:
         size, persona = self.options["size"], self.options["identity"] == "persona"
         progress(0, 1, "reading outlines")
         table = load_contours()
-        chosen = list(self._select(table, rasterise(table)))
+        kept = self.build_options["nodules"]
+        chosen = list(select_nodules(table, rasterise(table), self.options["set"], kept))
         total = sum(len(cases.slices) for _, cases in chosen)
 
         def array(name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
@@ -132,41 +129,8 @@ class LidcContours(Dataset):
         )
 
     def rater_order(self, store: ArrayStore) -> tuple[np.ndarray, tuple[str, ...], Identity]:
-        identity = self.options["identity"]
-        metas = [record["meta"] for record in store.records]
-        if identity == "group":
-            return np.array([slots_of(meta["groups"], GROUPS) for meta in metas]), GROUPS, "consistent"
-        if identity == "group_sparse":
-            return np.array([slots_of(meta["groups"], SPARSE) for meta in metas]), SPARSE, "consistent"
-        if identity in ("by_area", "by_area_slice"):
-            sizes = np.array([meta["volumes" if identity == "by_area" else "areas"] for meta in metas])
-            names = tuple(f"area{k}" for k in range(1, READERS + 1))
-            return np.argsort(sizes, axis=1, kind="stable"), names, "derived"
-        if identity == "none":
-            permuted = {nodule: _permutation(nodule) for nodule in {meta["nodule"] for meta in metas}}
-            return np.array([permuted[meta["nodule"]] for meta in metas]), tuple("1234"), "none"
-        return super().rater_order(store)  # as_stored, persona
-
-    def _select(self, table: ContourTable, volumes: dict[int, Volume]) -> Iterator[tuple[str, NoduleCases]]:
-        """Patient and cases of each nodule of the set."""
-        name, nodules = self.options["set"], self.build_options["nodules"]
-        for nodule in group_nodules(table, volumes):
-            groups = [reading_group(table.annotation_mark[a].decode()) for a in nodule.annotations]
-            if len(groups) > READERS or (len(groups) < READERS and name != "detect"):
-                continue
-            if (nodules == "identified" or name == "group4") and sorted(groups) != sorted(GROUPS):
-                continue
-            if nodules == "some-group" and max(slots_of(groups, SPARSE)) < 0:
-                continue
-            if name == "mm-patients" and not table.scan_matting[nodule.scan]:
-                continue
-            cases = NoduleCases.of(table, nodule, groups, volumes, name)
-            if cases.slices:
-                yield table.patient_id(nodule.scan), cases
-
-
-def _permutation(nodule: int) -> list[int]:
-    return numpy_generator("lidc-contours reader order", nodule=nodule).permutation(READERS).tolist()
+        found = reader_order(self.options["identity"], [record["meta"] for record in store.records])
+        return found or super().rater_order(store)  # as_stored, persona
 
 
 def _render(cases: NoduleCases, ambiguity: float, partial_volume: bool, persona: bool) -> tuple[np.ndarray, np.ndarray]:

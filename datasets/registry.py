@@ -56,9 +56,9 @@ DATASETS.add(
 DATASETS.add(
     "lidc",
     "multirater.datasets.lidc:Lidc",
-    summary="LIDC-IDRI nodules as others prepared them (mm, pickle, hdf5, npy, png, jpg), 4 anonymous readers",
+    summary="LIDC-IDRI as others prepared it (mm, pickle, hdf5, npy, png, jpg) or from the CT (dicom), 4 readers",
     embedded=False,
-    identity="none|by_area|by_area_slice|as_stored",
+    identity="none|by_area|by_area_slice|as_stored|group|group_sparse|persona",
 )
 DATASETS.add(
     "qubiq",
