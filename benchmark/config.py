@@ -174,6 +174,7 @@ def resolve(method: str, dataset: str, preset: str, overrides: Mapping[str, Mapp
         UserError: unknown name, preset or key (with the nearest valid one), or a value that is not allowed.
     """
     method_entry, dataset_entry = METHODS.entry(method), DATASETS.entry(dataset)
+    overrides = {**overrides, "dataset": DATASETS.with_implied(dataset, overrides.get("dataset") or {})}
     return resolve_classes(
         METHODS.get(method), method_entry.name, DATASETS.get(dataset), dataset_entry.name, preset, overrides
     )

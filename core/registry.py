@@ -53,6 +53,7 @@ class Registry(Generic[T]):
         self._base = base
         self._entries: dict[str, Entry] = {}
         self._aliases: dict[str, str] = {}
+        self._implied: dict[str, dict[str, Any]] = {}
         self._plugins_read = False
 
     # -- adding ---------------------------------------------------------------------------------
@@ -77,9 +78,10 @@ class Registry(Generic[T]):
                 entry if old is None else Entry(name, target, old.origin, {**old.info, **info}, old.local)
             )
 
-    def alias(self, alias: str, name: str) -> None:
-        """Another spelling of a registered name; aliases are accepted but not listed."""
+    def alias(self, alias: str, name: str, **options: Any) -> None:
+        """Another spelling of a registered name, with options that it stands for; accepted but not listed."""
         self._aliases[alias] = name
+        self._implied[alias] = options
 
     def register(self, name: str, **info: Any) -> Any:
         """Decorator form of `add`."""
@@ -111,6 +113,21 @@ class Registry(Generic[T]):
         if name not in self._entries:
             raise unknown(self.kind, name, self._entries)
         return self._entries[name]
+
+    def with_implied(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """`options`, and those that the name stands for (`alias`).
+
+        Raises:
+            UserError: an option contradicts the name.
+        """
+        implied = self._implied.get(name, {})
+        for key, value in implied.items():
+            if options.get(key, value) != value:
+                raise UserError(
+                    f"{name!r} means {self._aliases[name]!r} with {self.kind}.{key}={value}, but {options[key]!r} was "
+                    f"given; leave the option out, or use {self._aliases[name]!r}"
+                )
+        return {**implied, **options}
 
     def get(self, name: str) -> T:
         """The object of a name, imported if need be and checked against the base class."""

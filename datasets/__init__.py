@@ -36,6 +36,6 @@ def open_dataset(name: str, **options: Any) -> Any:
 
     entry = DATASETS.entry(name)
     cls = DATASETS.get(name)
-    dataset = cls(**resolve_options(cls, options, "dataset"))
+    dataset = cls(**resolve_options(cls, DATASETS.with_implied(name, options), "dataset"))
     dataset.name = entry.name
     return dataset

@@ -111,6 +111,13 @@ DATASETS.add(
     identity="consistent",
 )
 DATASETS.add(
+    "imapp",
+    "multirater.datasets.imapp:Imapp",
+    summary="skin lesions, dermoscopy, sparse named annotators (ISIC MultiAnnot++)",
+    embedded=False,
+    identity="consistent",
+)
+DATASETS.add(
     "npc",
     "multirater.datasets.npc:Npc",
     summary="nasopharyngeal carcinoma, MRI T1, T1C, T2, 4 raters (NPC-170, MMIS-2024)",
@@ -169,3 +176,8 @@ DATASETS.add(
     embedded=False,
     identity="consistent",
 )
+
+for _preparation in ("mm", "pickle", "hdf5", "npy", "png", "jpg", "dicom"):
+    DATASETS.alias(f"lidc-{_preparation}", "lidc", preparation=_preparation)
+for _set in ("chase_db1", "drive", "stare"):
+    DATASETS.alias(_set, "retina", set=_set)
