@@ -96,7 +96,7 @@ class FileDataset(Dataset):
         self,
         root: str | None = None,
         size: int | tuple[int, int] | None = None,
-        identity: Order | None = None,
+        identity: str | None = None,  # an Order; a subclass may know more
         split: str = "cv4",
         **options: Any,
     ) -> None:

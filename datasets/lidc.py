@@ -52,7 +52,7 @@ class Lidc(FileDataset):
     """
 
     rater_names = ("1", "2", "3", "4")
-    declared = "none"
+    declared: Identity = "none"
     class_names = ("nodule",)
     title = "LIDC-IDRI: lung nodules in CT, four anonymous readers"
     citation = (
