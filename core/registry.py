@@ -92,6 +92,10 @@ class Registry(Generic[T]):
 
         return decorate
 
+    def aliases(self) -> dict[str, str]:
+        """Other spellings and the names that they stand for."""
+        return dict(self._aliases)
+
     # -- reading --------------------------------------------------------------------------------
 
     def names(self) -> list[str]:

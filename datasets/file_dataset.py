@@ -20,7 +20,7 @@ from ..core.hashing import digest
 from .base import Dataset, Identity, Progress
 from .digests import file_digests
 from .image_files import resize_image, resize_labels
-from .orders import Order, order_raters
+from .orders import order_raters
 from .patterns import natural
 from .splits import SplitName, patient_number
 from .store import ArrayStore

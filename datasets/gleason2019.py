@@ -44,8 +44,8 @@ class Gleason2019(FileDataset):
     value 2 means nothing; where a few pixels hold it they are background, and their number is kept in the case list
     (``stray_pixels``).
 
-    The files do not say which cores are of one patient (there are fewer patients than cores); splits part slides, or
-    with ``group=core`` cores, which may part a patient.
+    The files do not say which cores are of one patient (there are fewer patients than cores). Splits by rule go by
+    slide and never part one; with ``group=core`` they go by core, which may part a patient.
     """
 
     ahead = 1

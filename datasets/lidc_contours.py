@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from .base import Dataset, Identity, Progress
-from .contours import DATA_SHA256, load_contours, rasterise
+from .contours import DATA_SHA256, ContourTable, Volume, load_contours, rasterise
 from .lidc_cases import NoduleCases, reader_order, restriction, select_nodules
 from .lidc_personas import PERSONAS, persona_masks
 from .nodules import READERS
@@ -98,8 +98,7 @@ class LidcContours(Dataset):
         size, persona = self.options["size"], self.options["identity"] == "persona"
         progress(0, 1, "reading outlines")
         table = load_contours()
-        kept = self.build_options["nodules"]
-        chosen = list(select_nodules(table, rasterise(table), self.options["set"], kept))
+        chosen = list(self._select(table, rasterise(table)))
         total = sum(len(cases.slices) for _, cases in chosen)
 
         def array(name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
@@ -127,6 +126,10 @@ class LidcContours(Dataset):
             rater_ids=PERSONAS if persona else tuple("1234"),
             identity="synthetic" if persona else "none",
         )
+
+    def _select(self, table: ContourTable, volumes: dict[int, Volume]) -> Iterator[tuple[str, NoduleCases]]:
+        """Patient and cases of each nodule of the set."""
+        return select_nodules(table, volumes, self.options["set"], self.build_options["nodules"])
 
     def rater_order(self, store: ArrayStore) -> tuple[np.ndarray, tuple[str, ...], Identity]:
         found = reader_order(self.options["identity"], [record["meta"] for record in store.records])

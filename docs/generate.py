@@ -1,8 +1,8 @@
-"""Writes docs/metrics.md, docs/conventions.md and its figure from the registry and from scores of small cases.
+"""Writes docs/metrics.md, docs/conventions.md and its figure, and docs/datasets.md, from the registries.
 
     .venv/bin/python docs/generate.py
 
-A test compares both pages with what this script makes; run it after a change of a metric or a variant.
+Tests compare the pages with what this script makes; run it after a change of a metric, a variant or a data set.
 """
 
 from __future__ import annotations
@@ -243,10 +243,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def main() -> None:
     import conventions  # beside this file
+    import dataset_pages
 
     (DOCS / "metrics.md").write_text(metrics_page(), encoding="utf-8")
     (DOCS / "conventions.md").write_text(conventions.page(), encoding="utf-8")
     conventions.draw(DOCS / FIGURE)
+    (DOCS / "datasets.md").write_text(dataset_pages.page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

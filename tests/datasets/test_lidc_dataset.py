@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from multirater.core.errors import UserError
-from multirater.datasets import lidc_contours, open_dataset
+from multirater.datasets import lidc_cases, lidc_contours, open_dataset
 from multirater.datasets.contours import load_contours, rasterise
 from multirater.datasets.lidc_cases import NoduleCases
 from multirater.datasets.nodules import Nodule
@@ -167,7 +167,7 @@ def few(mid, monkeypatch):
     pair = nodule_of(by_form["LMNS"])
     nodules = [identified, mixed, Nodule(pair.scan, pair.annotations[:2])]
     rows = [a for n in nodules for a in n.annotations]
-    monkeypatch.setattr(lidc_contours, "group_nodules", lambda *_: nodules)
+    monkeypatch.setattr(lidc_cases, "group_nodules", lambda *_: nodules)
     monkeypatch.setattr(lidc_contours, "rasterise", lambda table: rasterise(table, rows))
 
     def open_few(tmp_path, **options):

@@ -67,7 +67,7 @@ def test_no_annotation_is_empty_and_empty_slices_are_not_drawn(volumes) -> None:
     ],
 )
 def test_sizes_of_the_sets(volumes, nodules, monkeypatch, options, cases, patients) -> None:
-    monkeypatch.setattr("multirater.datasets.lidc_contours.group_nodules", lambda *_: nodules)
+    monkeypatch.setattr("multirater.datasets.lidc_cases.group_nodules", lambda *_: nodules)
     chosen = list(LidcContours(**options)._select(TABLE, volumes))
     assert sum(len(nodule.slices) for _, nodule in chosen) == cases
     if patients:
@@ -76,7 +76,7 @@ def test_sizes_of_the_sets(volumes, nodules, monkeypatch, options, cases, patien
 
 
 def test_readers_disagree_as_measured_on_the_middle_slices(volumes, nodules, monkeypatch) -> None:
-    monkeypatch.setattr("multirater.datasets.lidc_contours.group_nodules", lambda *_: nodules)
+    monkeypatch.setattr("multirater.datasets.lidc_cases.group_nodules", lambda *_: nodules)
     dice, iou = [], []
     for _, cases in LidcContours(set="mid")._select(TABLE, volumes):
         (index,) = cases.slices
