@@ -16,6 +16,7 @@ from ..core.errors import UserError
 from .file_dataset import Decoded, FileDataset, RawCase, Side
 from .orders import Order
 from .photographs import Source, binary, read_colour, read_mask, shrunk, sources_below
+from .splits import PARTS
 from .volume_dataset import need
 
 STRUCTURES = ("disc", "cup")
@@ -44,10 +45,10 @@ class DiscCup(FileDataset):
 
     @abstractmethod
     def sort(self, relative: str) -> tuple[str, str, tuple[str, str] | None] | None:
-        """Part, case and, of a mask, (rater, structure) of a file; None: not used."""
+        """Part (or another level that keeps cases apart), case and, of a mask, (rater, structure); None: not used."""
 
     def patient_of(self, part: str, case: str) -> str:
-        return f"{part}/{case}"
+        return _named(part, case)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -76,7 +77,7 @@ class DiscCup(FileDataset):
             else:
                 of_case.masks[mask] = source
         need([f for f in found.values() if f.masks], self.expected, root)
-        self._without_masks = [f"{part}/{case}" for (part, case), f in found.items() if not f.masks]
+        self._without_masks = [_named(*key) for key, f in found.items() if not f.masks]
         cases = [self._case(key, names, of_case) for key, of_case in found.items() if of_case.masks]
         self._without_masks += [case.case_id for case in cases if not any(case.handle[1])]
         return [case for case in cases if any(case.handle[1])]
@@ -95,9 +96,9 @@ class DiscCup(FileDataset):
         sources = [found.image, *(plane for planes in chosen if planes for plane in planes if plane)]
         files = tuple(sorted({source.path for source in sources}))
         meta: dict[str, Any] = {"incomplete": incomplete} if incomplete else {}
-        return RawCase(
-            f"{part}/{name}", self.patient_of(part, name), files, part=part, handle=(found.image, chosen), meta=meta
-        )
+        known = part if part in PARTS else ""
+        handle = (found.image, chosen)
+        return RawCase(_named(part, name), self.patient_of(part, name), files, part=known, handle=handle, meta=meta)
 
     def decode(self, raw: RawCase) -> Decoded:
         source, chosen = raw.handle
@@ -110,8 +111,12 @@ class DiscCup(FileDataset):
         return Decoded(image, labels, np.array([planes is not None for planes in chosen]))
 
 
+def _named(part: str, case: str) -> str:
+    return f"{part}/{case}" if part else case
+
+
 _REFUGE = re.compile(
-    r"(?:.*/)?(?P<level>[^/]+)/(?P<case>[^/]+)/(?P=case)(?:\.jpg|_seg_(?P<structure>disc|cup)_(?P<rater>[1-7])\.png)",
+    r"(?:(?:.*/)?(?P<level>[^/]+)/)?(?P<case>[^/]+)/(?P=case)(?:\.jpg|_seg_(?P<structure>disc|cup)_(?P<rater>[1-7])\.png)",
     re.IGNORECASE,
 )
 _LEVELS = (("train", "train"), ("val", "val"), ("test", "test"))
@@ -155,10 +160,10 @@ class RefugeMr(DiscCup):
         found = _REFUGE.fullmatch(relative)
         if not found:
             return None
-        level = found["level"].casefold()
-        part = next((part for start, part in _LEVELS if level.startswith(start)), "")
+        level = found["level"] or self.root.resolve().name
+        part = next((part for start, part in _LEVELS if level.casefold().startswith(start)), "")
         mask = (found["rater"], found["structure"].lower()) if found["rater"] else None
-        return part or found["level"], found["case"], mask
+        return part or found["level"] or "", found["case"], mask
 
     def published(self, name: str, fold: int) -> dict[str, list[int]]:
         rows = self.official(("train", "test"))

@@ -29,8 +29,8 @@ class Imapp(FileDataset):
     """Masks of real, named annotators, most of whom share few images: sparse raters.
 
     ``images=several`` keeps the images that at least two kept annotators outlined (about 2,400), ``all`` also those
-    with one. Annotators with fewer than ``min_images`` of these are left out, because nothing can be said of a rater
-    from a few images. An annotator without a mask did not see the image. Rows of a consensus are not used.
+    with one. Nothing can be said of a rater from a few images: ``min_images=20`` leaves out annotators with fewer. An
+    annotator without a mask did not see the image. Rows of a consensus are not used.
     """
 
     ahead = 1
@@ -51,7 +51,7 @@ class Imapp(FileDataset):
         self,
         root: Annotated[str | None, "folder that holds seg_metadata.csv, segs.zip (or segs) and images"] = None,
         images: Annotated[Literal["several", "all"], "images of at least two annotators, or all"] = "several",
-        min_images: Annotated[int, Field(ge=1), "annotators with fewer images are left out"] = 20,
+        min_images: Annotated[int, Field(ge=1), "annotators with fewer images are left out"] = 1,
         size: Annotated[Side | tuple[Side, Side] | None, "side or [height, width]; null: as stored"] = 256,
         identity: Annotated[Order | None, "null: as_stored; none: slots shuffled per case"] = None,
         split: Annotated[str, "cv4, fixed, or compat: the published lists"] = "cv4",

@@ -172,6 +172,8 @@ def _below(table: Path, name: str) -> Path:
     if pure.is_absolute() or ".." in pure.parts or ":" in name:
         raise UserError(f"{table} names {name!r}, which does not lie beside it; correct the table")
     path = table.parent / pure
+    if not path.is_file() and pure.parts[:1] == (table.parent.name,):
+        path = table.parent.parent / pure  # written as seen from above DiscRegion
     if not path.is_file():
         raise UserError(f"{table} names {name!r}, but {path} does not exist; restore it")
     return path

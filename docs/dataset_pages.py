@@ -65,7 +65,7 @@ Maps{1..6}_T/slide001_core003_classimg_nonconvex.png           (or slide001_core
 {Train,Test}/1.0_Original_Fundus_Images/<camera>/<name>.(jpg|png)
 {Train,Test}/3.0_Doctors_Annotations_Binary_OD_OC/Expert <n>/<camera>/{Disc,Cup}/<name>.tif""",
     "refuge-mr": """{Training,Validation,Test}-400/<id>/<id>.jpg
-                                   /<id>_seg_{disc,cup}_{1..7}.png""",
+                                   /<id>_seg_{disc,cup}_{1..7}.png     (or <id>/... without that level)""",
     "imapp": """seg_metadata.csv, img_metadata.csv, train.csv, val.csv, test.csv
 segs.zip                                                       (or segs/)
 images/<ISIC id>.jpg""",
@@ -134,7 +134,7 @@ TRAPS: dict[str, tuple[str, ...]] = {
     ),
     "imapp": (
         "Rows of STAPLE (`ST`) and majority vote (`MV`) are no annotators.",
-        "Most pairs of annotators share few images, so annotators below `min_images` are left out.",
+        "Most pairs of annotators share few images: scores of one rater need `min_images=20` or more.",
     ),
     "npc": (
         "The slices of `training_2d` are those with tumour; D-Persona zooms by order 0, images included "

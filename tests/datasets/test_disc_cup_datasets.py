@@ -86,6 +86,14 @@ def test_refuge(tmp_path):
     assert [len(p) for p in (published.train, published.val, published.test)] == [4, 4, 4]
 
 
+def test_refuge_as_a_flat_list_of_folders(tmp_path):
+    refuge(tmp_path, ("Training-400",))
+    data = opened("refuge-mr", tmp_path / "Training-400")
+    assert (data.records[0].case_id, data.records[0].meta["part"]) == ("train/T0000", "train")
+    (tmp_path / "Training-400").rename(tmp_path / "mine")
+    assert [r.case_id for r in opened("refuge-mr", tmp_path / "mine").records] == [f"T{n:04d}" for n in range(4)]
+
+
 def test_refuge_without_its_validation_part(tmp_path):
     refuge(tmp_path, ("Training-400", "Test-400"), 6)
     split = opened("refuge-mr", tmp_path, split="compat").split()
