@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .losses import at_least_single
+
 Form = Literal["softmax", "softplus"]
 Who = Tensor | slice
 ALL = slice(None)
@@ -66,12 +68,13 @@ class GlobalMatrices(nn.Module):
         batch, groups, labels = truth.shape[:3]
         matrices = self.matrices()[who]
         trace = matrices.diagonal(dim1=-2, dim2=-1).sum(-1).mean(-1)
-        if isinstance(who, slice):
-            weight = matrices.transpose(0, 1).reshape(-1, labels, 1, 1)  # group after group, its annotators inside
-            seen = F.conv2d(truth.flatten(1, 2), weight, groups=groups)
-            seen = seen.view(batch, groups, -1, labels, *truth.shape[-2:]).transpose(1, 2)
-            return seen, trace.expand(batch, -1)
-        return (matrices @ truth.flatten(3)).view_as(truth).unsqueeze(1), trace.unsqueeze(1)
+        with torch.autocast(truth.device.type, enabled=False):  # few products, whose logarithm is the loss
+            if isinstance(who, slice):
+                weight = matrices.transpose(0, 1).reshape(-1, labels, 1, 1)  # group after group, its annotators inside
+                seen = F.conv2d(truth.flatten(1, 2), weight, groups=groups)
+                seen = seen.view(batch, groups, -1, labels, *truth.shape[-2:]).transpose(1, 2)
+                return seen, trace.expand(batch, -1)
+            return (matrices @ truth.flatten(3)).view_as(truth).unsqueeze(1), trace.unsqueeze(1)
 
 
 class PixelMatrices(nn.Module):
@@ -133,7 +136,8 @@ class PixelMatrices(nn.Module):
         return self._from_outputs(raw.reshape(len(features), -1, self.groups, each, *raw.shape[-2:]))
 
     def _from_outputs(self, raw: Tensor) -> Tensor:
-        """Matrices of outputs B×N×G×O×H×W; output i·C + j is row i, column j."""
+        """Matrices of outputs B×N×G×O×H×W; output i·C + j is row i, column j. Normalised in float32 at least."""
+        raw = at_least_single(raw)
         labels, rank = self.labels, self.rank
         if rank is None:
             return normalise(raw.unflatten(3, (labels, labels)), self.form, 3)
@@ -191,5 +195,5 @@ class RaterBlock(nn.Module):
         # Instance norm is group norm with a group for each channel, and PReLU lies on the line from ReLU to x. On CPUs
         # forward and backward take half the time that way, in contiguous layout.
         x = F.group_norm(x, x.shape[1], self.scale[who].flatten(), self.shift[who].flatten())
-        slope = self.slope[who].repeat_interleave(self.scale.shape[1])
+        slope = self.slope[who].to(x.dtype).repeat_interleave(self.scale.shape[1])
         return torch.lerp(F.relu(x), x, slope[:, None, None])

@@ -23,7 +23,7 @@ from .base import Deviation, Method, Prediction
 from .chunks import chunks
 from .class_dice import batch_class_dice
 from .confusion_matrix_deviations import DEVIATIONS
-from .losses import draw_rater
+from .losses import at_least_single, draw_rater
 from .modes import evaluating
 from .resnet18_unet import ResNet18UNet
 from .targets import is_exclusive
@@ -227,7 +227,7 @@ class ConfusionMatrix(Method):
 
     def logits(self, features: Tensor) -> Tensor:
         """Of the truth, B×G×C×H×W."""
-        out: Tensor = self.head(features)
+        out = at_least_single(self.head(features))
         return out.unflatten(1, (self.groups, self.labels))
 
     def loss_terms(

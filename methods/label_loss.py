@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..datasets.base import DataDescription
-from .losses import mean_valid
+from .losses import at_least_single, mean_valid
 from .targets import is_exclusive
 
 LossName = Annotated[
@@ -46,6 +46,7 @@ class LabelLoss:
             target: B×R×C×H×W in [0, 1]; soft targets are meant for ``bce``.
             valid: B×R bool, False where the target does not exist.
         """
+        logits = at_least_single(logits)
         target = target.to(logits.dtype)
         if self.loss == "bce":
             return self.cross_entropy(logits, target, valid)

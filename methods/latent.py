@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbones import channels_last
+from .losses import at_least_single
 
 BiasInit = Literal["small", "normal"]
 _NOISE_ROWS = 16
@@ -119,7 +120,7 @@ class GaussianEncoder(nn.Module):
         if self.pool_input:
             x = F.avg_pool2d(x, 2, ceil_mode=True)
         x = self.blocks(x).mean((2, 3), keepdim=True)
-        mean, log_std = self.head(x).flatten(1).chunk(2, 1)
+        mean, log_std = at_least_single(self.head(x)).flatten(1).chunk(2, 1)
         if self.log_std_clamp is not None:
             # The gradient passes the clamp unchanged: a plain clamp has none outside, and a prior that one bad step has
             # thrown there stays dead (KL stuck at 40, every sample noise). Inside, the value is the same to the bit.

@@ -13,6 +13,11 @@ from torch import Tensor
 _TINY = 1e-6
 
 
+def at_least_single(x: Tensor) -> Tensor:
+    """In float32 unless it is float64: under autocast maps arrive in bfloat16, too coarse for sums and logarithms."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def batch_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """Batch-level soft Dice loss ``D``: sums run over batch and pixels together, then the channels are averaged.
 
@@ -23,7 +28,7 @@ def batch_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None)
     Differs from the code in one point: its clamp of the weighted sums at 1e-6, which makes a *perfect* prediction
     cost 0.38 once a batch holds more than about two million target pixels, is absent.
     """
-    probabilities = torch.sigmoid(logits)
+    probabilities = torch.sigmoid(at_least_single(logits))
     target = target.to(probabilities.dtype)
     keep = None if valid is None else valid.to(probabilities.dtype)[:, :, None, None]
     if logits.shape[1] == 1:
@@ -49,7 +54,7 @@ def image_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None,
 
     Small structures weigh as much as large ones; batch Dice is dominated by the large ones.
     """
-    probabilities = torch.sigmoid(logits)
+    probabilities = torch.sigmoid(at_least_single(logits))
     target = target.to(probabilities.dtype)
     overlap = (probabilities * target).sum((2, 3))
     total = probabilities.sum((2, 3)) + target.sum((2, 3))
@@ -65,6 +70,7 @@ def soft_bce_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None, p
         valid: B×C.
         pixel_sum: sum over the pixels of an image (an ELBO's reconstruction term) instead of their mean.
     """
+    logits = at_least_single(logits)
     each = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
     return mean_valid(each.sum((2, 3)) if pixel_sum else each.mean((2, 3)), valid)
 

@@ -21,7 +21,7 @@ from .backbones import Widths
 from .base import Deviation, Method, Prediction
 from .chunks import chunks
 from .latent import draw_seeds, seeded_noise
-from .losses import draw_rater, mean_valid, pick_rater
+from .losses import at_least_single, draw_rater, mean_valid, pick_rater
 from .modes import evaluating
 from .phiseg_deviations import DEVIATIONS
 from .phiseg_layers import BN_MOMENTUM, GaussianMap, Upsampling, kl_maps, partial_sums, pixel_sum_cross_entropy
@@ -245,7 +245,7 @@ class PHiSeg(Method):
             target: B×C×H×W in {0, 1}.
             valid: B×1, False for an image that has no mask.
         """
-        sums = partial_sums(logits)
+        sums = partial_sums([at_least_single(level) for level in logits])
         if not self.deep_supervision:
             sums = sums[:1]
         reconstruction = pixel_sum_cross_entropy(sums, target, self.softmax)

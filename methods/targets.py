@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..datasets.base import DataDescription
+from .losses import at_least_single
 
 
 def is_exclusive(data: DataDescription) -> bool:
@@ -38,6 +39,7 @@ def target_channels(masks: Tensor, data: DataDescription) -> Tensor:
 
 def to_probabilities(logits: Tensor, data: DataDescription, axis: int) -> Tensor:
     """Probabilities of logits whose channel axis is `axis`: softmax for exclusive classes, else sigmoid."""
+    logits = at_least_single(logits)
     return logits.softmax(axis) if is_exclusive(data) else torch.sigmoid(logits)
 
 
@@ -47,6 +49,7 @@ def cross_entropy(logits: Tensor, target: Tensor, data: DataDescription) -> Tens
     Returns:
         …: mean over the pixels; of independent classes also over the classes (binary cross-entropy of each).
     """
+    logits = at_least_single(logits)
     target = target.to(logits.dtype).expand_as(logits)
     if is_exclusive(data):
         return -(target * logits.log_softmax(-3)).sum(-3).mean((-2, -1))
