@@ -7,6 +7,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from ..core.errors import UserError
+from .budget import budget_note
 from .columns import (
     BORDER_COLUMNS,
     CALIBRATION_COLUMNS,
@@ -328,6 +329,9 @@ def header_notes(sheet: Sheet) -> list[str]:
     said = {"last": "last step", "best": "best on validation patients"}
     if rules:
         notes.append("checkpoint: " + ", ".join(said.get(r, r) for r in rules))
+    budget = budget_note((row.name, c.spec) for row in group.methods for c in row.cells[:1])
+    if budget:
+        notes.append(budget)
     if group.key.get("note"):
         notes.append(str(group.key["note"]))
     notes.append(f"data fingerprint {group.key['fingerprint']}; protocol {group.key['protocol']}")
