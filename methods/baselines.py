@@ -17,6 +17,7 @@ from ..core.sequences import van_der_corput
 from ..datasets.base import DataDescription
 from .backbones import build_backbone
 from .base import Deviation, Method, Prediction
+from .chunks import image_chunks
 from .label_loss import DiceOver, LabelLoss, LossName
 from .losses import draw_rater
 from .targets import (
@@ -66,6 +67,20 @@ class BaselineUNet(Method):
         """B×R×C×H×W."""
         return target_channels(batch["masks"], self.data)
 
+    def logits(self, images: Tensor) -> Tensor:
+        """B×…×C×H×W."""
+        raise NotImplementedError
+
+    def maps(self, images: Tensor, axis: int = 1) -> Tensor:
+        """Probabilities of `logits`, in the layout of a `Prediction`, of as many images at once as memory allows.
+
+        Args:
+            images: B×….
+            axis: of the channels.
+        """
+        parts = [to_probabilities(self.logits(images[some]), self.data, axis) for some in image_chunks(images)]
+        return prediction_layout(torch.cat(parts), self.data, axis)
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of B×C×H×W logits, in the layout of a `Prediction`."""
         return prediction_layout(to_probabilities(logits, self.data, 1), self.data, 1)
@@ -91,7 +106,7 @@ class PlainUNet(BaselineUNet):
         return self.head(self.trunk(images))
 
     def predict(self, images: Tensor, n_samples: int = 1, generator: torch.Generator | None = None) -> Prediction:
-        return Prediction(mean=self.probabilities(self.logits(images)))
+        return Prediction(mean=self.maps(images))
 
 
 DICE_DEVIATION = Deviation(
@@ -205,7 +220,7 @@ class LevelSets(PlainUNet):
     gives_samples = True
 
     def predict(self, images: Tensor, n_samples: int = 1, generator: torch.Generator | None = None) -> Prediction:
-        mean = self.probabilities(self.logits(images))
+        mean = self.maps(images)
         if is_exclusive(self.data):
             return Prediction(samples=nested_class_maps(mean, n_samples), mean=mean)
         flat = mean.flatten(1, -3) if mean.ndim > 3 else mean[:, None]

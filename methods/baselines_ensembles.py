@@ -16,7 +16,6 @@ from .baselines import DICE_DEVIATION, BaselineUNet, UNetLabelSampling, output_c
 from .label_loss import DiceOver, LabelLoss, LossName
 from .latent import draw_seeds
 from .losses import draw_rater
-from .targets import prediction_layout, to_probabilities
 
 PASSES = 20  # at least so many make the mean map of MC-dropout
 _AT_ONCE = 10  # passes folded into one batch
@@ -74,7 +73,7 @@ class Ensemble(BaselineUNet):
         return torch.stack(each).sum(), {}
 
     def predict(self, images: Tensor, n_samples: int = 1, generator: torch.Generator | None = None) -> Prediction:
-        maps = prediction_layout(to_probabilities(self.logits(images), self.data, 2), self.data, 2)
+        maps = self.maps(images, axis=2)
         return Prediction(samples=maps[:, :n_samples], mean=maps.mean(1))
 
 

@@ -17,7 +17,7 @@ from .backbones import build_backbone
 from .base import Prediction
 from .baselines import DICE_DEVIATION, BaselineUNet, output_conv
 from .label_loss import DiceOver, LabelLoss, LossName
-from .targets import output_channels, prediction_layout, to_probabilities
+from .targets import output_channels
 
 
 class RaterMaps(BaselineUNet):
@@ -35,10 +35,6 @@ class RaterMaps(BaselineUNet):
         super().__init__(data, loss=loss, dice_over=dice_over, **options)
         self.loss = LabelLoss(data, loss, dice_over)
 
-    def logits(self, images: Tensor) -> Tensor:
-        """B×R×C×H×W."""
-        raise NotImplementedError
-
     def training_step(
         self, batch: dict[str, Any], stage: str | None = None
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
@@ -47,7 +43,7 @@ class RaterMaps(BaselineUNet):
 
     def predict(self, images: Tensor, n_samples: int = 1, generator: torch.Generator | None = None) -> Prediction:
         """The consensus is the mean of the R maps; more than R samples are never made by repetition."""
-        maps = prediction_layout(to_probabilities(self.logits(images), self.data, 2), self.data, 2)
+        maps = self.maps(images, axis=2)
         return Prediction(samples=maps[:, :n_samples], raters=maps, mean=maps.mean(1))
 
 

@@ -20,7 +20,7 @@ from ..datasets.base import DataDescription
 from .annotator_matrices import ALL, Form, GlobalMatrices, PixelMatrices, Who
 from .backbones import Backbone, Width, Widths, build_backbone, channels_last
 from .base import Deviation, Method, Prediction
-from .chunks import chunks
+from .chunks import chunks, image_chunks
 from .class_dice import batch_class_dice
 from .confusion_matrix_deviations import DEVIATIONS
 from .losses import at_least_single, draw_rater
@@ -29,7 +29,6 @@ from .resnet18_unet import ResNet18UNet
 from .targets import is_exclusive
 from .zhang_unet import ZhangUNet
 
-_IMAGES_AT_ONCE = 32
 _LEAST_PROBABILITY = 1e-7
 
 BackboneName = Literal["unet_r34", "unet_r18", "unet_small", "unet_zhang"]
@@ -279,7 +278,8 @@ class ConfusionMatrix(Method):
         """Maps of the annotators and, as mean, the estimated truth. Nothing is random; there are no samples."""
         raters, means = [], []
         with evaluating(self):
-            for part in images.split(_IMAGES_AT_ONCE):
+            for some in image_chunks(images):
+                part = images[some]
                 features = self.trunk(part)
                 logits = self.logits(features)
                 truth = self._mixed(logits)

@@ -18,14 +18,13 @@ from ..core.errors import UnsupportedPair
 from ..datasets.base import DataDescription
 from .backbones import Width, Widths, build_backbone
 from .base import Deviation, Method, Prediction
+from .chunks import image_chunks
 from .dpersona_deviations import DEVIATIONS
 from .experts import ExpertHeads, attend, flat_share, heads_fit
 from .fusion import FusionHead
 from .latent import BiasInit, Gaussian, GaussianEncoder, draw_seeds, kl_divergence, seeded_noise, sum_of_norms
 from .losses import batch_dice_loss, draw_rater, image_dice_loss, pick_rater, union_and_intersection
 from .modes import evaluating, without_parameter_gradients
-
-_IMAGES_AT_ONCE = 32
 
 
 class DPersona(Method):
@@ -279,15 +278,14 @@ class DPersona(Method):
             return torch.stack(each).expand(len(images), -1, -1)
 
         personalise = self.heads is not None and bool(self.personalised_trained)
-        sample_noise = noise(n_samples, 0).split(_IMAGES_AT_ONCE)
-        bank_noise = (noise(self.bank_eval, 1) if personalise else noise(0, 1)).split(_IMAGES_AT_ONCE)
+        sample_noise = noise(n_samples, 0)
+        bank_noise = noise(self.bank_eval, 1) if personalise else None
         samples, raters = [], []
         with evaluating(self):
-            for part, part_noise, part_bank in zip(
-                images.split(_IMAGES_AT_ONCE), sample_noise, bank_noise, strict=True
-            ):
-                features, prior = self.trunk(part), self.prior(part)
-                samples.append(torch.sigmoid(self.fusion(features, prior.codes(part_noise))))
-                if personalise:
-                    raters.append(torch.sigmoid(self.personalised_logits(features, prior.codes(part_bank))[0]))
+            for some in image_chunks(images):
+                features, prior = self.trunk(images[some]), self.prior(images[some])
+                samples.append(torch.sigmoid(self.fusion(features, prior.codes(sample_noise[some]))))
+                if bank_noise is not None:
+                    bank = prior.codes(bank_noise[some])
+                    raters.append(torch.sigmoid(self.personalised_logits(features, bank)[0]))
         return Prediction(samples=torch.cat(samples), raters=torch.cat(raters) if personalise else None)

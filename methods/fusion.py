@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .chunks import chunk_size
 from .latent import init_he_truncated, init_orthogonal
 
 # Pixels decoded at once on the CPU: the intermediate maps of one chunk then stay in the caches of a core.
 _CPU_PIXELS = 12 * 64 * 64
-_CUDA_PIXELS = 2**24
 
 
 class FusionHead(nn.Module):
@@ -132,5 +132,8 @@ class FusionHead(nn.Module):
     def _chunk(self, features: Tensor) -> int:
         if self.sample_chunk is not None:
             return self.sample_chunk
-        pixels = features.shape[0] * features.shape[-2] * features.shape[-1]
-        return max(1, (_CUDA_PIXELS if features.is_cuda else _CPU_PIXELS) // pixels)
+        if features.is_cuda:
+            width = self.layers[0].out_channels
+            assert isinstance(width, int)
+            return chunk_size(3 * width * features[:, 0].numel() * features.element_size(), features.device)
+        return max(1, _CPU_PIXELS // features[:, 0].numel())

@@ -19,15 +19,13 @@ from ..core.errors import UnsupportedPair, UserError
 from ..datasets.base import DataDescription
 from .backbones import Widths
 from .base import Deviation, Method, Prediction
-from .chunks import chunks
+from .chunks import chunks, image_chunks
 from .latent import draw_seeds, seeded_noise
 from .losses import at_least_single, draw_rater, mean_valid, pick_rater
 from .modes import evaluating
 from .phiseg_deviations import DEVIATIONS
 from .phiseg_layers import BN_MOMENTUM, GaussianMap, Upsampling, kl_maps, partial_sums, pixel_sum_cross_entropy
 from .phiseg_networks import ImageParts, LatentHierarchy, Likelihood
-
-_IMAGES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -291,8 +289,9 @@ class PHiSeg(Method):
         bytes_per_row = self.likelihood.peak_channels * images[0, 0].numel() * images.element_size()
         samples = []
         with evaluating(self):
-            for part, part_seeds in zip(images.split(_IMAGES_AT_ONCE), _cut(seeds, _IMAGES_AT_ONCE), strict=True):
-                noise = torch.cat([seeded_noise(n_samples, sum(counts), seed, images) for seed in part_seeds])
+            for some in image_chunks(images, self.likelihood.peak_channels):
+                part = images[some]
+                noise = torch.cat([seeded_noise(n_samples, sum(counts), seed, images) for seed in seeds[some]])
                 image_parts = self.encode_prior(part)
                 owner = torch.arange(len(part), device=images.device).repeat_interleave(n_samples)
                 for rows in self._chunks(len(owner), bytes_per_row, images.device):
@@ -315,10 +314,6 @@ class PHiSeg(Method):
             # On the CPU a quarter of the usual chunk: these maps have many channels, and large ones are slower.
             return list(chunks(rows, bytes_per_row * (4 if device.type == "cpu" else 1), device))
         return [slice(start, start + self.sample_chunk) for start in range(0, rows, self.sample_chunk)]
-
-
-def _cut(items: list[int], size: int) -> list[list[int]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _size_message(size: Sequence[int], levels: int) -> str:

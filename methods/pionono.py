@@ -16,6 +16,7 @@ from torch import Tensor
 from ..datasets.base import DataDescription
 from .backbones import Widths, build_backbone
 from .base import Deviation, Method, Prediction
+from .chunks import image_chunks
 from .class_dice import batch_class_dice
 from .consensus import consensus_targets
 from .label_loss import LabelLoss
@@ -26,7 +27,6 @@ from .pionono_deviations import DEVIATIONS
 from .pionono_parts import Diagonal, PiononoHead, RaterGaussians
 from .targets import is_exclusive, output_channels, prediction_layout, target_channels, to_probabilities
 
-_IMAGES_AT_ONCE = 32
 _RATER_BLOCK = 16
 
 Maps = Literal["mean", "mc_logits", "mc"]
@@ -231,9 +231,8 @@ class Pionono(Method):
         seeds = draw_seeds(3 * len(images), generator)
         parts = []
         with evaluating(self):
-            for start in range(0, len(images), _IMAGES_AT_ONCE):
-                part = images[start : start + _IMAGES_AT_ONCE]
-                parts.append(self._predict(part, n_samples, seeds[3 * start : 3 * (start + len(part))]))
+            for some in image_chunks(images):
+                parts.append(self._predict(images[some], n_samples, seeds[3 * some.start : 3 * some.stop]))
         samples, raters, mean = (torch.cat(maps) for maps in zip(*parts, strict=True))
         return Prediction(
             samples=prediction_layout(samples, self.data, 2),

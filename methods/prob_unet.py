@@ -5,7 +5,6 @@ Kohl et al., "A Probabilistic U-Net for Segmentation of Ambiguous Images", NeurI
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,6 +16,7 @@ from ..core.errors import UserError
 from ..datasets.base import DataDescription
 from .backbones import Backbone, Widths, build_backbone
 from .base import Deviation, Method, Prediction
+from .chunks import image_chunks
 from .fusion import FusionHead
 from .latent import (
     BiasInit,
@@ -36,7 +36,6 @@ from .vgg_unet import VggUNet
 BackboneChoice = Literal["vgg", "unet_r34", "unet_small"]
 Regulariser = Literal["norms", "squares", "none"]
 Initialisation = Literal["kaiming", "he_truncated"]
-_IMAGES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -222,12 +221,10 @@ class ProbUNet(Method):
         noise = torch.stack([seeded_noise(n_samples, self.latent, seed, images) for seed in seeds])
         samples = []
         with evaluating(self):
-            pairs: Iterable[tuple[Tensor, Tensor]] = zip(
-                images.split(_IMAGES_AT_ONCE), noise.expand(len(images), -1, -1).split(_IMAGES_AT_ONCE), strict=True
-            )
-            for part, part_noise in pairs:
-                codes = self.prior(part).codes(part_noise)
-                samples.append(torch.sigmoid(self.fusion(self.trunk(part), codes)))
+            noise = noise.expand(len(images), -1, -1)
+            for some in image_chunks(images):
+                codes = self.prior(images[some]).codes(noise[some])
+                samples.append(torch.sigmoid(self.fusion(self.trunk(images[some]), codes)))
         return Prediction(samples=torch.cat(samples))
 
 

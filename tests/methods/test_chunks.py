@@ -5,8 +5,12 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
+from multirater.benchmark.config import resolve_classes
+from multirater.datasets.base import DataDescription
+from multirater.datasets.synthetic import Synthetic
+from multirater.methods import METHODS
 from multirater.methods import chunks as module
-from multirater.methods.chunks import chunks
+from multirater.methods.chunks import chunks, image_chunks
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 64])
@@ -28,3 +32,33 @@ def test_cuda_asks_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 40, 1 << 40))
     assert [p.stop - p.start for p in chunks(50, 100 << 20, "cuda")] == [40, 10]
     assert module._CUDA_BYTES == 4 << 30
+
+
+def test_images_of_a_volume_are_cut_by_their_size() -> None:
+    assert [(p.start, p.stop) for p in image_chunks(torch.zeros(0, 1, 8, 8))] == [(0, 0)]
+    images = torch.empty(3, 1, 8, 8).expand(3, 1, 8, 8)
+    assert [p.stop - p.start for p in image_chunks(images, floats=(module._CPU_BYTES // 2) // (64 * 4))] == [2, 1]
+
+
+@pytest.mark.parametrize("name", [e.name for e in METHODS.entries() if e.origin.startswith("multirater")])
+def test_predictions_do_not_depend_on_the_memory_there_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume of three slices at once, and with room for one thing at a time."""
+    size = 64 if name in ("phiseg", "tab") else 32
+    options = resolve_classes(METHODS.get(name), name, Synthetic, "synthetic", "smoke", {})["method"]["options"]
+    data = DataDescription("d", raters=3, rater_ids=tuple("123"), identity="derived", size=(size, size))
+    torch.manual_seed(0)
+    method = METHODS.get(name)(data, **options).eval()
+    if hasattr(method, "personalised_trained"):
+        method.personalised_trained.fill_(True)
+    images = torch.rand(3, 1, size, size)
+    found = []
+    for limit in (module._CPU_BYTES, 1):
+        monkeypatch.setattr(module, "_CPU_BYTES", limit)
+        with torch.inference_mode():
+            found.append(method.predict(images, 5, torch.Generator().manual_seed(1)))
+    for part in ("samples", "raters", "mean"):
+        whole, cut = getattr(found[0], part), getattr(found[1], part)
+        assert (whole is None) == (cut is None)
+        if whole is not None:
+            # Masks cut from a map may differ where it lies on a threshold.
+            assert ((whole - cut).abs() > 1e-4).float().mean() < 1e-3
