@@ -16,9 +16,10 @@ _SHARED = {
     "weight_decay": "weight decay {:g}",
     "augment": "augmentation {}",
     "precision": "precision {}",
+    "tf32": "TF32 {}",
 }
 # What is only said where it is not this.
-_USUAL = {"weight decay 0", "precision fp32", "0 warm-up steps"}
+_USUAL = {"weight decay 0", "precision fp32", "TF32 False", "0 warm-up steps"}
 
 
 def budget_note(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:

@@ -131,8 +131,10 @@ def _predicted(cell: Cell, spec: dict[str, Any], dataset: Any) -> bool:
 
 
 def _predict(cell: Cell, spec: dict[str, Any], dataset: Any, method: Any, device: Any, heartbeat: Heartbeat) -> None:
+    from . import numerics
     from .predictions import predict_cases, write_predictions
 
+    numerics.apply({})  # in single precision, whether this process has trained or only predicts
     # Test last: its file marks the predictions as complete.
     for part in ("val", "test"):
         indices = parts(spec, dataset)[part]
