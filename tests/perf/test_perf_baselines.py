@@ -1,10 +1,9 @@
-"""Baselines and Probabilistic U-Net at the sizes of the preset quick against loops over passes, samples and networks.
+"""Baselines and Probabilistic U-Net at the sizes of the preset quick against loops over passes and samples.
 
 Literal MC-dropout runs the whole network once a pass; literal level sets are cut one after the other; the literal
 Probabilistic U-Net tiles every code over the image and joins it to the features. Its training step and those of the
-plain U-Nets loop over nothing in anybody's code, so that there is no literal side to race. The R networks of
-`unet_per_rater` are raced against their stacked form, which is no loop and yet slower on CPUs. Two threads, the least
-of alternating rounds.
+plain U-Nets loop over nothing in anybody's code, so that there is no literal side to race. Two threads, the least of
+alternating rounds.
 """
 
 from __future__ import annotations
@@ -18,18 +17,17 @@ from multirater.datasets.base import DataDescription
 from multirater.methods import create_method
 from multirater.methods.baselines import nested_level_sets
 from multirater.methods.baselines_ensembles import MCDropout, _dropper
-from multirater.methods.baselines_raters import UNetPerRater
 from multirater.methods.latent import draw_seeds, seeded_noise
 from multirater.methods.prob_unet import ProbUNet
-from torch import Tensor, nn
+from torch import Tensor
 
 pytestmark = [pytest.mark.perf, pytest.mark.usefixtures("two_threads")]
-SIZE, SAMPLES, BATCH, RATERS = 64, 50, 12, 4
+SIZE, SAMPLES, BATCH = 64, 50, 12
 
 
 def build(name: str, **options: Any) -> Any:
     torch.manual_seed(0)
-    data = DataDescription("perf", 1, 1, RATERS, ("1", "2", "3", "4"), "derived", 2, (SIZE, SIZE))
+    data = DataDescription("perf", 1, 1, 4, ("1", "2", "3", "4"), "derived", 2, (SIZE, SIZE))
     return create_method(name, data, backbone="unet_small", **options)
 
 
@@ -96,31 +94,3 @@ def test_fifty_samples_of_the_probabilistic_unet(race: Callable[..., float], ima
         torch.testing.assert_close(value, reference, rtol=1e-4, atol=1e-5)
 
     assert race("prob_unet", "50 samples", ours, literal, rounds=8, warm=1, agree=agree) >= 1.3
-
-
-def test_networks_one_after_the_other_against_stacked_ones(race: Callable[..., float]) -> None:
-    """`torch.func.vmap` over the R networks of B1 makes grouped convolutions: no Python loop, and more time on CPUs."""
-    method: UNetPerRater = build("unet_per_rater").train()
-    images = torch.rand(4, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    networks = [nn.Sequential(trunk, head) for trunk, head in zip(method.trunks, method.heads, strict=True)]
-    parameters, buffers = torch.func.stack_module_state(networks)  # type: ignore[arg-type]
-
-    def call(weights: Any, state: Any) -> Tensor:
-        return torch.func.functional_call(networks[0], (weights, state), (images,))
-
-    def stacked() -> Tensor:
-        logits = torch.func.vmap(call, randomness="different")(parameters, buffers).transpose(0, 1)
-        torch.autograd.grad(logits.square().mean(), list(parameters.values()))
-        return logits.detach()
-
-    def looped() -> Tensor:
-        method.zero_grad()
-        logits = method.logits(images)
-        logits.square().mean().backward()
-        return logits.detach()
-
-    def agree(value: Tensor, reference: Tensor) -> None:
-        torch.testing.assert_close(value, reference, rtol=1e-3, atol=1e-4)
-
-    what = "forward and backward of 4 networks, literal = stacked by vmap"
-    assert race("unet_per_rater", what, looped, stacked, rounds=2, warm=1, agree=agree) >= 0.8
