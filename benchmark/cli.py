@@ -25,6 +25,7 @@ COMMANDS = {
     "status": "States of the cells of a results folder.",
     "leaderboard": "Tables from stored results.",
     "figures": "Figures from stored results.",
+    "compare": "Two methods or outputs, case by case: test, effect size, deciding cases.",
     "score": "Metrics of predictions made by anybody.",
 }
 

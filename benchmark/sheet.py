@@ -128,6 +128,11 @@ class Sheet:
         key: Key = (line.output, base, variant, score.n_samples)
         return (row, row.keys.index(key)) if key in row.keys else (None, -1)  # no key: made of other scores
 
+    @property
+    def metrics(self) -> set[str]:
+        """Ids of all scores, with the reader in brackets where there is one."""
+        return {metric for _, _, metric in self._found}
+
     def has(self, metric: str) -> bool:
         return any(key[2] == metric for key in self._found)
 

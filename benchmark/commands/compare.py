@@ -1,0 +1,43 @@
+"""``multirater compare A B``: a paired comparison from stored results, and a picture of the cases that decide it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("compare")
+@click.argument("a")
+@click.argument("b")
+@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.option("--metrics", default="", help="Comma list of metric ids; default: the primary metrics of all tracks.")
+@click.option("--dataset", default="", help="Only the tables of this data set.")
+@click.option("--picture/--no-picture", default=True, help="Draw the comparison under derived/compare.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def command(a: str, b: str, results: Path, metrics: str, dataset: str, picture: bool, as_json: bool) -> int:
+    """Compare two methods or outputs, case by case.
+
+    A and B are METHOD, METHOD/OUTPUT (dpersona/levels, human/oracle) or a row's name as the tables show it.
+    """
+    from ..compare import compare
+
+    chosen = [metric.strip() for metric in metrics.split(",") if metric.strip()]
+    found, reasons = compare(results, a, b, chosen, dataset)
+    paths: list[Path] = []
+    if picture:
+        from ..compare_picture import draw_comparisons
+
+        paths = draw_comparisons(results, found)
+    if as_json:
+        records = {"comparisons": [one.record() for one in found], "not_compared": reasons}
+        click.echo(json.dumps({**records, "files": [str(path) for path in paths]}, indent=1))
+        return 0
+    from ..compare_text import print_comparisons
+    from ..tables import default_console
+
+    print_comparisons(found, reasons, default_console())
+    for path in paths:
+        click.echo(path)
+    return 0
