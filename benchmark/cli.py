@@ -26,6 +26,8 @@ COMMANDS = {
     "leaderboard": "Tables from stored results.",
     "figures": "Figures from stored results.",
     "compare": "Two methods or outputs, case by case: test, effect size, deciding cases.",
+    "cite": "BibTeX of the methods, data and metrics that a table used.",
+    "predict": "Samples, masks for the readers and mean map of a trained cell for new images.",
     "score": "Metrics of predictions made by anybody.",
 }
 
