@@ -128,7 +128,7 @@ class SafeFile:
                 f"{self.path}: {name!r} announces {by(array.shape)} values, but not all of them are in the file; write "
                 f"it again"
             )
-        if total > _LARGE and name == "images" and total > _RATIO * stored:
+        if total > _LARGE and name.rpartition("/")[2] == "images" and total > _RATIO * stored:
             raise UserError(
                 f"{self.path}: {name!r} announces {total >> 20} MiB and stores {stored >> 20}; no images shrink so much"
             )

@@ -75,6 +75,10 @@ def _naming(path: Path) -> Iterator[None]:
         raise UserError(f"{path} does not exist; restore it") from error
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: permission denied") from error
+    except MemoryError as error:
+        raise UserError(
+            f"{path} does not fit into memory, or announces more than it holds; restore the file"
+        ) from error
     except _DAMAGE as error:
         detail = " ".join(str(error).split())[:120]
         raise UserError(f"{path} is damaged or not what its name says ({detail}); restore the file") from error

@@ -116,19 +116,24 @@ def _entries(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     content = read_pickle(path)
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} holds no dict of cases; get the file from its source (multirater info lidc)")
-    for key, value in content.items():
+    for stored, value in content.items():
+        key = str(stored) if isinstance(stored, (str, int)) else ""
+        if not 0 < len(key) <= 500 or not key.isprintable():  # it becomes an id in tables and files
+            raise UserError(
+                f"{path} holds a case named {ascii(key)[:80]}; an id is a short line of text, so restore it"
+            )
         if not isinstance(value, dict) or not {"image", "masks"} <= set(value):
-            raise UserError(f"{path} holds case {str(key)!r} without image and masks; restore the file")
+            raise UserError(f"{path} holds case {key!r} without image and masks; restore the file")
         masks = value["masks"]
         if not hasattr(masks, "read") and (not isinstance(masks, (list, tuple)) or len(masks) != READERS):
             count = len(masks) if isinstance(masks, (list, tuple)) else type(masks).__name__
-            raise UserError(f"{path} holds case {str(key)!r} with masks: {count}, expected are {READERS}; restore it")
-        yield str(key), value
+            raise UserError(f"{path} holds case {key!r} with masks: {count}, expected are {READERS}; restore it")
+        yield key, value
 
 
 def _uid(value: Mapping[str, Any], key: str, path: Path) -> str:
     uid = value.get("series_uid")
-    if not isinstance(uid, str) or not uid:
+    if not isinstance(uid, str) or not 0 < len(uid) <= 500 or not uid.isprintable():
         raise UserError(
             f"{path} holds case {key!r} without a series_uid, so its patient cannot be told and no split would be "
             f"sound; restore the file"

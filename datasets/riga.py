@@ -171,12 +171,16 @@ def _below(table: Path, name: str) -> Path:
     pure = PurePosixPath(name.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or ":" in name:
         raise UserError(f"{table} names {name!r}, which does not lie beside it; correct the table")
-    path = table.parent / pure
-    if not path.is_file() and pure.parts[:1] == (table.parent.name,):
-        path = table.parent.parent / pure  # written as seen from above DiscRegion
-    if not path.is_file():
-        raise UserError(f"{table} names {name!r}, but {path} does not exist; restore it")
-    return path
+    places = [table.parent / pure]
+    if pure.parts[:1] == (table.parent.name,):
+        places.append(table.parent.parent / pure)  # written as seen from above DiscRegion
+    for path in places:
+        try:
+            if path.is_file():
+                return path
+        except OSError:  # a name that no file can have
+            break
+    raise UserError(f"{table} names {name!r}, but that file does not exist beside it; restore it")
 
 
 def _grey(values: np.ndarray, path: Path) -> np.ndarray:

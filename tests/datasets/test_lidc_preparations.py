@@ -204,6 +204,9 @@ def test_pickles_that_are_wrong(tmp_path, monkeypatch):
     assert not (tmp_path / "owned").exists()
     path.write_bytes(pickle.dumps([1, 2]))
     refused(tmp_path, "pickle", "holds no dict of cases")
+    for key in ("two\nlines", ""):
+        path.write_bytes(pickle.dumps({key: {"image": 0, "masks": []}}))
+        refused(tmp_path, "pickle", r"holds a case named '.*'; an id is a short line of text")
     (tmp_path / "lidc_attributes.zip").write_bytes(b"PK")
     refused(tmp_path, "mm", r"holds no files lidc_attributes\.pkl; unpack lidc_attributes\.zip first")
     matting_pickle(tmp_path / "lidc_attributes.pkl")

@@ -144,7 +144,7 @@ def test_files_that_are_wrong(tmp_path):
     save(mask, np.zeros((8, 8), np.uint8))
     refused(tmp_path, r"Rater3/img1-1\.tif has 8×8 pixels, but its image .*32×32")
     mask.unlink()
-    refused(tmp_path, r"Glaucoma_multirater_BinRushed\.csv names .*Rater3.*does not exist; restore it")
+    refused(tmp_path, r"Glaucoma_multirater_BinRushed\.csv names .*Rater3.*does not exist beside it")
     save(mask, mask_of(1, 3))
     for old, new, match in (
         ("DiscRegion\\BinRushed\\img2prime.tif", "..\\..\\secret.tif", "which does not lie beside it"),
