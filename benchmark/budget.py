@@ -1,4 +1,4 @@
-"""The rule of a fair comparison, in words: what every row of a table was given, and which rows were given something else.
+"""The rule of a fair comparison, in words: what every row of a table was given, and which rows got something else.
 
 The suite gives all methods the same updates or epochs, batches, learning-rate schedule, augmentation, checkpoint rule
 and samples unless a preset or the user says otherwise for one of them.
@@ -57,7 +57,11 @@ def _facts(spec: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
         name = stage["name"] if len(stages) > 1 else ""
         if stage.get("steps") or stage.get("epochs"):
             yield "length", name, f"{stage['steps']} updates" if stage.get("steps") else f"{stage['epochs']} epochs"
-        for key, words in (("batch_size", "batch {}"), ("lr", "learning rate {:g}"), ("warmup_steps", "{} warm-up steps")):
+        for key, words in (
+            ("batch_size", "batch {}"),
+            ("lr", "learning rate {:g}"),
+            ("warmup_steps", "{} warm-up steps"),
+        ):
             if stage.get(key) is not None:
                 yield key, name, words.format(stage[key])
     for key, words in _SHARED.items():
