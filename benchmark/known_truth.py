@@ -1,5 +1,7 @@
 """Scores on `synthetic` beside what is known exactly: ``python -m multirater.benchmark.known_truth RESULTS``.
 
+Prints the tables and the gates below, and ends with 1 if one of them is missed.
+
 The rater distribution of `synthetic` is enumerable, so the lowest expected GED of any prediction, that of a perfect
 sampler, and the highest expected Dice with each rater are finite sums over the test cases. A method that is right comes
 near them; a method that is broken does not, whatever the others do.
@@ -24,9 +26,18 @@ from ..datasets.synthetic_confusion import SyntheticConfusion
 from .collect import load_results
 
 SAMPLES = ("diverse", "levels")  # outputs that are sets
+# Gates, for trainings of a few minutes:
+NEAR = 0.06  # GED of a sampling method above that of a perfect sampler with as many samples, at most
+GAIN = 0.02  # Dice of personalised maps above the common mask of the same cell, at least
+SMALL_GAIN = {"cm_global": 0.005}  # one matrix a rater moves the level at which the map is cut, and nothing else
+PLANTED = {"cm_global": 0.06, "cm_pixel": 0.15}  # recovered specificity or sensitivity off the planted one, at most
+# Measured, not gated: the samples of the first two show what a network does not know, and the raters' styles are known;
+# the loss of tab is the cross-entropy of a sample, which is least without any spread (Jensen).
+NO_RATERS = ("ensemble", "mc_dropout", "tab")
 HEAD = [
     "Method",
     "Output",
+    "Updates",
     "S",
     "GED ↓",
     "perfect sampler",
@@ -40,7 +51,7 @@ HEAD = [
 
 
 def truth_table(results: Path) -> pd.DataFrame:
-    """One row per method and output, seeds and cases averaged.
+    """One row per method, output and number of updates, seeds and cases averaged.
 
     Args:
         results: a results folder with finished cells on `synthetic` (one set of options).
@@ -57,6 +68,7 @@ def truth_table(results: Path) -> pd.DataFrame:
         )
     if frame.fingerprint.nunique() > 1:
         raise UserError(f"{results} holds cells on different data of 'synthetic'; give a folder with one of them")
+    frame = frame.assign(updates=frame.cell.astype(str).map(_updates(results)))
     dataset = _dataset(results)
     position = {record.case_id: i for i, record in enumerate(dataset.records)}
     test = sorted(position[case] for case in frame.case_id.astype(str).unique())
@@ -65,14 +77,14 @@ def truth_table(results: Path) -> pd.DataFrame:
     best = float((np.where(seen, dataset.best_dice_rater()[test], 0).sum(1) / seen.sum(1)).mean())
 
     rows = []
-    for (method, output), part in frame.groupby(["method", "output"], observed=True, sort=True):
+    for (method, updates, output), part in frame.groupby(["method", "updates", "output"], observed=True, sort=True):
         if output not in (*SAMPLES, "personalised"):
             continue
         means = part[part.variant.astype(str).isin(["", "canonical"])].groupby("metric", observed=True).value.mean()
         count = int(part.n_samples.max())
-        row: dict[str, Any] = {"Method": method, "Output": output, "S": count}
+        row: dict[str, Any] = {"Method": method, "Output": output, "Updates": updates, "S": count}
         if output == "personalised":
-            common = _mean(frame, method, "consensus", "dice_rater")
+            common = _mean(frame[frame.updates == updates], method, "consensus", "dice_rater")
             row |= {"Dice of the raters ↑": means["dice_rater"], "common mask": common, "best possible": best}
             row["gain"] = row["Dice of the raters ↑"] - common
         else:
@@ -86,6 +98,49 @@ def truth_table(results: Path) -> pd.DataFrame:
 def _mean(frame: pd.DataFrame, method: str, output: str, metric: str) -> float:
     part = frame[(frame.method == method) & (frame.output == output) & (frame.metric == metric)]
     return float(part.value.mean())
+
+
+def _updates(results: Path) -> dict[str, int]:
+    """Updates of the first stage by the name of a cell, its path below ``cells/``."""
+    from .cell import all_cells, open_results
+
+    found = {}
+    for cell in all_cells(open_results(results)):
+        stages = cell.spec["train"].get("stages") or [{}]
+        found["/".join(cell.folder.parts[-3:])] = int(stages[0].get("steps") or 0)
+    return found
+
+
+def gates(table: pd.DataFrame, planted: pd.DataFrame) -> list[tuple[bool, str]]:
+    """Whether each gate is kept, and a sentence of it; of several trainings of a method the longest counts.
+
+    Args:
+        table: `truth_table`.
+        planted: `planted_table`, may be empty.
+    """
+    found = []
+    longest = table.groupby("Method").Updates.transform("max") == table.Updates if len(table) else []
+    for row in table[longest].to_dict("records") if len(table) else []:
+        name = row["Method"]
+        if row["Output"] == "diverse" and name not in NO_RATERS:
+            above = row["above it"]
+            found.append((above <= NEAR, f"{name}: GED {above:+.3f} from a perfect sampler's, at most {NEAR:+.3f}"))
+        if row["Output"] == "personalised":
+            gain, least = row["gain"], SMALL_GAIN.get(name, GAIN)
+            found.append((gain >= least, f"{name}: Dice {gain:+.3f} from the common mask's, at least {least:+.3f}"))
+    for name, most in PLANTED.items():
+        rows = planted[planted.Method == name].to_dict("records") if len(planted) else []
+        for row in rows:
+            true = planted.iloc[0]
+            raters = [c for c in planted.columns if c.startswith("rater")]
+            pairs = [(_numbers(row[c]), _numbers(true[c])) for c in raters]
+            off = max(float(np.abs(found_ - true_).max()) for found_, true_ in pairs)
+            found.append((off <= most, f"{name}: planted rates found to {off:.3f}, at most {most:.3f} off"))
+    return found
+
+
+def _numbers(rates: str) -> np.ndarray:
+    return np.array([float(part) for part in rates.split(" / ")])
 
 
 def _has_synthetic(results: Path) -> bool:
@@ -189,16 +244,21 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m multirater.benchmark.known_truth RESULTS", file=sys.stderr)
         return 2
     try:
-        planted = planted_table(Path(arguments[0]))
+        planted, table = planted_table(Path(arguments[0])), pd.DataFrame(columns=HEAD)
         if planted.empty or _has_synthetic(Path(arguments[0])):
-            print(as_markdown(truth_table(Path(arguments[0]))))
+            table = truth_table(Path(arguments[0]))
+            print(as_markdown(table))
         if not planted.empty:
             print("\nColumns of raters: specificity / sensitivity; first row: as planted.\n")
             print(as_markdown(planted))
+        kept = gates(table, planted)
     except UserError as error:
         print(f"known_truth: {error}", file=sys.stderr)
         return 2
-    return 0
+    print("\nGates:\n")
+    for passed, sentence in kept:
+        print(f"* {'kept' if passed else 'MISSED'}: {sentence}")
+    return 0 if all(passed for passed, _ in kept) else 1
 
 
 if __name__ == "__main__":

@@ -116,6 +116,11 @@ class TAB(Method):
         attention_softmax: Annotated[
             Literal["joint", "per_head"], "softmax of the attention maps over heads and positions, or over positions"
         ] = "joint",
+        query_start: Annotated[
+            Literal["zero", "vector"],
+            "what queries carry into the transformer: nothing, as the code, so that raters differ by where they look "
+            "alone; or their learned vectors too, for images whose bottleneck has a few positions",
+        ] = "zero",
         rank: Annotated[int, Field(ge=1), "rank k of the covariance factor"] = 7,
         factor_layout: Annotated[
             FactorLayout | None,
@@ -157,7 +162,7 @@ class TAB(Method):
             freeze_batch_norms(self.encoder)
         self.project = nn.Conv2d(8 * width, size, 1)
         self.queries = nn.Parameter(torch.randn(1 + data.raters, size))
-        self.transformer = QueryTransformer(size, heads, 8 * width, dropout)
+        self.transformer = QueryTransformer(size, heads, 8 * width, dropout, carry=query_start == "vector")
         self.maps = AttentionMaps(size, heads, attention_softmax)
         self.decoder = LightDecoder(size + heads, self.encoder.tap_widths, size, width // 2)
         for part in self.decoder.modules():

@@ -28,6 +28,14 @@ DEVIATIONS = (
         "samples are coherent masks instead of noise; GED changes",
     ),
     Deviation(
+        "what queries carry",
+        "nothing: their learned vectors are positions only",
+        "the same; the presets smoke and quick, whose bottleneck has 2x2 instead of 8x8 positions, let them carry the "
+        "vectors too",
+        "query_start=zero",
+        "with so few positions the raters' maps were one map otherwise",
+    ),
+    Deviation(
         "first skip connection",
         "output of the 7x7 convolution before batch norm and ReLU",
         "after batch norm and ReLU",

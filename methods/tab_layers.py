@@ -93,16 +93,18 @@ class DecoderLayer(_Attending):
 
     Queries carry nothing at first, so the self-attention of this only layer gives the same bias to all of them (its
     input projection never learns), and a query enters through its attention weights alone: over one position of
-    memory all queries are equal.
+    memory all queries are equal, over few positions nearly so. With `carry` they start with their learned vectors.
     """
 
-    def __init__(self, size: int, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(self, size: int, heads: int, hidden: int, dropout: float, carry: bool = False) -> None:
         super().__init__(size, heads, hidden, dropout)
+        self.carry = carry
         self.cross = nn.MultiheadAttention(size, heads, dropout=dropout, batch_first=True)
         self.norms.extend(nn.LayerNorm(size) for _ in range(2))
 
     def forward(self, places: Tensor, memory: Tensor, positions: Tensor) -> Tensor:
-        x = torch.zeros_like(places)  # what a query carries starts at 0; its learned vector is its position
+        # What a query carries starts at 0, its learned vector is its position; or it carries that vector too.
+        x = places if self.carry else torch.zeros_like(places)
         asked = x + places
         x = self.residual(x, self.attention(asked, asked, x, need_weights=False)[0], self.norms[0])
         found = self.cross(x + places, memory + positions, memory, need_weights=False)[0]
@@ -120,12 +122,13 @@ class QueryTransformer(nn.Module):
         heads: attention heads.
         hidden: width of the feed-forward layers.
         dropout: in attention, feed-forward and residual branches.
+        carry: queries carry their learned vectors from the start instead of 0.
     """
 
-    def __init__(self, size: int, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(self, size: int, heads: int, hidden: int, dropout: float, carry: bool = False) -> None:
         super().__init__()
         self.encoder = EncoderLayer(size, heads, hidden, dropout)
-        self.decoder = DecoderLayer(size, heads, hidden, dropout)
+        self.decoder = DecoderLayer(size, heads, hidden, dropout, carry)
         for parameter in self.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)

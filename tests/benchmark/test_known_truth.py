@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
-from multirater.benchmark.known_truth import as_markdown, main, planted_table, truth_table
+from multirater.benchmark.known_truth import HEAD, as_markdown, gates, main, planted_table, truth_table
 from multirater.core.errors import UserError
 from multirater.datasets import open_dataset
 from multirater.metrics import score_case
@@ -79,5 +82,80 @@ def test_planted_matrices_stand_beside_the_found_ones(tmp_path, monkeypatch, cap
     specificity, sensitivity = map(float, table.loc["cm_global", "rater 1"].split(" / "))
     assert 0.8 < specificity <= 1  # one step from the start at 0.9
     assert 0.8 < sensitivity <= 1
-    assert main([str(tmp_path / "r")]) == 0
-    assert "as planted" in capsys.readouterr().out
+    assert main([str(tmp_path / "r")]) == 1  # one step finds nothing
+    printed = capsys.readouterr().out
+    assert "as planted" in printed
+    assert "* MISSED: cm_global: planted rates found to 0." in printed
+
+
+def table_of(**rows):
+    """A truth table of rows ``name={column: value}``; what is left out does not apply."""
+    return pd.DataFrame(
+        [{"Method": name.rstrip("_"), "Updates": 200, **row} for name, row in rows.items()], columns=HEAD
+    )
+
+
+def test_gates_say_what_is_missed():
+    table = table_of(
+        near={"Output": "diverse", "above it": 0.01},
+        far={"Output": "diverse", "above it": 0.2},
+        ensemble={"Output": "diverse", "above it": 0.2},
+        near_={"Output": "levels", "above it": 0.9},
+        own={"Output": "personalised", "gain": 0.05},
+        flat={"Output": "personalised", "gain": 0.001},
+    )
+    kept = {sentence.partition(":")[0]: passed for passed, sentence in gates(table, pd.DataFrame())}
+    assert kept == {"near": True, "far": False, "own": True, "flat": False}  # neither trivial rows nor the ensemble
+    longer = table_of(far={"Output": "diverse", "above it": 0.02}).assign(Updates=600)
+    both = gates(pd.concat([table, longer]), pd.DataFrame())
+    assert {s.partition(":")[0]: passed for passed, s in both}["far"] is True  # the longest training counts
+
+
+def test_gates_of_planted_matrices():
+    planted = pd.DataFrame(
+        [
+            {"Method": "majority of the raters", "rater 1": "0.950 / 0.950", "rater 2": "0.600 / 0.600"},
+            {"Method": "cm_global", "rater 1": "0.950 / 0.920", "rater 2": "0.600 / 0.640"},
+            {"Method": "cm_pixel", "rater 1": "0.950 / 0.950", "rater 2": "0.600 / 0.900"},
+        ]
+    )
+    assert gates(pd.DataFrame(columns=HEAD), planted) == [
+        (True, "cm_global: planted rates found to 0.040, at most 0.060 off"),
+        (False, "cm_pixel: planted rates found to 0.300, at most 0.150 off"),
+    ]
+
+
+@pytest.mark.slow
+def test_a_short_training_keeps_the_gates(tmp_path, monkeypatch):
+    """The commands of docs/known-truth.md for one method of each kind."""
+    from multirater.benchmark import run
+
+    monkeypatch.setenv("MULTIRATER_CACHE", str(tmp_path / "cache"))
+    short = {"train": {"steps": 200, "batch_size": 6}}
+    methods = ["unet_soft", "dpersona", "pionono", "unet_per_rater"]
+    assert run(methods, "synthetic", "quick", results=tmp_path / "r", overrides=short).exit_code == 0
+    longer = {"train": {"steps": 300, "batch_size": 8}}
+    assert run("cm_global", "synthetic-confusion", "quick", results=tmp_path / "r", overrides=longer).exit_code == 0
+    found = gates(truth_table(tmp_path / "r"), planted_table(tmp_path / "r"))
+    assert len(found) == 8
+    assert [sentence for passed, sentence in found if not passed] == []
+
+
+def test_the_committed_table_keeps_the_gates_that_it_says_it_keeps():
+    page = (Path(__file__).parents[2] / "docs" / "known-truth.md").read_text()
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    heads = [i for i, row in enumerate(cells) if row[0] == "Method"]
+    first, second = cells[heads[0] : heads[1]], cells[heads[1] :]
+    table = pd.DataFrame(first[2:], columns=first[0])
+    numbers = ["Updates", "S", *HEAD[4:]]
+    table[numbers] = table[numbers].apply(pd.to_numeric)
+    planted = pd.DataFrame(second[2:], columns=second[0])
+    said = [line for line in page.splitlines() if line.startswith(("* kept: ", "* MISSED: "))]
+    found = dict(reversed(pair) for pair in gates(table, planted))
+    assert len(found) == len(said) >= 18
+    for line in said:
+        passed, _, sentence = line.removeprefix("* ").partition(": ")
+        method, rest = sentence.split(": ")
+        match = [p for s, p in found.items() if s.startswith(f"{method}: {rest.split()[0]} ")]
+        assert match == [passed == "kept"], line
