@@ -19,7 +19,7 @@ from ..metrics.convention import CANONICAL
 from ..metrics.inputs import spacing_of
 from ..metrics.npz import read_npz
 from ..metrics.registry import METRICS, info_of
-from ..metrics.score import COUNTS_ONLY, INPUTS, case_views, check_metrics, score_view
+from ..metrics.score import COUNTS_ONLY, INPUTS, Cases, check_metrics, score_view
 from ..metrics.surface import image_diagonal
 from ..metrics.variants import conventions_of, list_variants
 from .score_pooled import Pooled, PooledValues, split_pooled
@@ -82,7 +82,7 @@ class ScoreFile:
         return frozenset(name for name in INPUTS if name in self.inputs)
 
     def views(self) -> Iterator[CaseView]:
-        return case_views(self.raters, self.inputs, classes=self.classes)
+        return iter(Cases(self.raters, self.inputs, classes=self.classes))
 
 
 @dataclass

@@ -69,6 +69,7 @@ MEANING: dict[tuple[str, Any], str] = {
     ("surface", "deepmind"): "border elements are weighted by their length or area",
     ("dtype", "float32"): "float32 digits",
     ("dtype", "float32_sum"): "float32 digits, added one by one",
+    ("dtype", "given"): "the mean map keeps the precision of the probabilities",
 }  # fmt: skip
 WRITTEN: dict[str, str] = {  # for values that are numbers
     "bins": "{} bins", "thresholds": "thresholds {}", "entropy_epsilon": "{} is added to the map inside the entropy",

@@ -41,7 +41,7 @@ def _mode(kind: Kind, convention: Convention) -> Mode:
 def _key(part: str, region: Region, convention: Convention, *further: Any) -> tuple:
     cap = None if part == "rater" else convention.sample_cap
     # What the probabilities depend on: their precision, and whether they are averaged in MoSE's way.
-    rounding = ("single" if convention.dtype != "float64" else "double", convention.binning == "mose")
+    rounding = ("single" if convention.single else "double", convention.binning == "mose")
     return ("calibration", part, region, *rounding, cap, *further)
 
 

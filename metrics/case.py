@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -19,13 +18,50 @@ class Undefined(Exception):
     """A metric has no value for this case; the message is the reason. It becomes nan."""
 
 
-@dataclass(frozen=True)
 class Similarity:
-    """Similarities in [0, 1]: samples × raters, samples × samples, raters × raters."""
+    """Similarities in [0, 1] under a convention: samples × raters, samples × samples, raters × raters.
 
-    sr: Floats
-    ss: Floats
-    rr: Floats
+    Each is computed when it is first asked for: that of hundreds of samples among themselves is most of the work.
+    """
+
+    def __init__(
+        self, counts: list[Floats], blocks: tuple[slice, slice, slice], kind: str, convention: Convention
+    ) -> None:
+        self._counts, self._kind, self._convention = counts, kind, convention
+        self._raters, self._right, self._left = blocks
+
+    @cached_property
+    def sr(self) -> Floats:
+        return against(self._counts, self._kind, self._convention, self._left, self._raters)
+
+    @cached_property
+    def ss(self) -> Floats:
+        return self._among(self._left, self._right)
+
+    @cached_property
+    def rr(self) -> Floats:
+        return self._among(self._raters, self._raters)
+
+    def _among(self, rows: slice, columns: slice) -> Floats:
+        numerator, denominator, _ = parts(self._counts, self._kind, rows, columns)
+        return over_classes(numerator, denominator, self._convention)
+
+
+def parts(counts: list[Floats], kind: str, rows: slice, columns: slice) -> tuple[Floats, Floats, Floats]:
+    """Numerators and denominators K×rows×columns of a similarity, and the sizes K×columns of the column masks.
+
+    Args:
+        counts: T×T intersections of each class, as `CaseView.counts` gives them.
+    """
+    inter = np.stack([c[rows, columns] for c in counts]) if len(counts) > 1 else counts[0][None, rows, columns]
+    sizes = np.stack([c.diagonal() for c in counts])
+    return *fraction(kind, inter, sizes[:, rows, None], sizes[:, None, columns]), sizes[:, columns]
+
+
+def against(counts: list[Floats], kind: str, convention: Convention, rows: slice, references: slice) -> Floats:
+    """Similarities rows × references, in which the latter decide where a convention has a rule for empty references."""
+    numerator, denominator, sizes = parts(counts, kind, rows, references)
+    return over_classes(numerator, denominator, convention, sizes[:, None])
 
 
 class CaseView:
@@ -94,7 +130,6 @@ class CaseView:
         self._n_samples = n_samples
         self.conventions: Mapping[str, Convention] = {}
         self.notes: dict[str, str] = {}
-        self._parts: dict[tuple, tuple[Floats, Floats, Floats]] = {}
         self._similarity: dict[tuple, Similarity] = {}
         self._counts: dict[tuple, list[Floats]] = {}
         self._tallies: dict[tuple, tuple[NDArray, ...]] = {}
@@ -153,7 +188,7 @@ class CaseView:
         """The same case for another variant: exact counts are shared, nothing that a convention decides is."""
         other = copy.copy(self)
         other.conventions, other.notes, other.memory = {}, {}, {}
-        other._parts, other._similarity = {}, {}
+        other._similarity = {}
         return other
 
     def convention(self, family: str) -> Convention:
@@ -267,17 +302,6 @@ class CaseView:
         one.conventions = self.conventions
         return one
 
-    def parts(self, kind: str, convention: Convention) -> tuple[Floats, Floats, Floats]:
-        """Numerators and denominators K×T×T of a similarity, and the sizes K×T of the masks."""
-        counts = self.counts(convention)
-        key = (kind, len(counts), len(counts[0]))
-        if key not in self._parts:
-            inter = np.stack(counts) if len(counts) > 1 else counts[0][None]
-            sizes = inter.diagonal(axis1=1, axis2=2)
-            numerator, denominator = fraction(kind, inter, sizes[:, :, None], sizes[:, None, :])
-            self._parts[key] = numerator, denominator, sizes
-        return self._parts[key]
-
     def blocks(self, convention: Convention) -> tuple[slice, slice, slice]:
         """Where raters, right samples and left samples stand among the T masks, the sample cap applied."""
         count = min(self.S, convention.sample_cap or self.S)
@@ -290,22 +314,8 @@ class CaseView:
         """Similarity matrices (``iou`` or ``dice``) under a convention."""
         key = (kind, convention)
         if key not in self._similarity:
-            numerator, denominator, _ = self.parts(kind, convention)
-            full = over_classes(numerator, denominator, convention)
-            raters, right, left = self.blocks(convention)
-            cross = full[left, raters]
-            if convention.empty_reference is not None:
-                cross = self.against_raters(kind, convention, left)
-            self._similarity[key] = Similarity(cross, full[left, right], full[raters, raters])
+            self._similarity[key] = Similarity(self.counts(convention), self.blocks(convention), kind, convention)
         return self._similarity[key]
-
-    def against_raters(self, kind: str, convention: Convention, rows: slice) -> Floats:
-        """Similarities rows × raters in which the raters are the reference."""
-        numerator, denominator, sizes = self.parts(kind, convention)
-        raters = slice(0, self.R)
-        return over_classes(
-            numerator[:, rows, raters], denominator[:, rows, raters], convention, sizes[:, None, raters]
-        )
 
     def weights_of_samples(self, convention: Convention) -> Floats | None:
         """Weights of the samples used, sum 1; None for uniform."""

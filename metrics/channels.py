@@ -69,6 +69,20 @@ def sample_blocks(view: CaseView, convention: Convention, dtype: type | None = N
         yield part, channel_maps(view, flat[..., part].astype(kind, copy=False), view.channels)
 
 
+def foreground_blocks(view: CaseView, convention: Convention) -> Iterator[tuple[slice, Floats]]:
+    """Binary probabilities without a channel axis, S×pixels in float64, a block of pixels at a time: (where, block).
+
+    A block belongs to the caller.
+    """
+    assert view.probs is not None
+    source = view.probs[: convention.sample_cap]
+    flat = source.reshape(len(source), -1)
+    step = max(_SMALLEST, _BLOCK // len(flat))
+    for start in range(0, view.pixels, step):
+        part = slice(start, min(view.pixels, start + step))
+        yield part, flat[:, part].astype(np.float64)
+
+
 def average(values: NDArray, weights: Floats | None) -> Floats:
     """Mean over the first axis in float64, weighted or not."""
     if weights is None:

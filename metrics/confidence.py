@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from .case import CaseView
 from .convention import CANONICAL, Convention
-from .mean_map import MEAN_SLACK, mean_of_samples, mean_slack, torch_sum, votes
+from .mean_map import MEAN_SLACK, mean_of_samples, mean_slack, votes
 from .overlap import Floats, Mask
 from .region import Cut, Region
+from .rounding import torch_sum
 
 _DIGITS = 12
 
@@ -124,7 +125,7 @@ def _cut(view: CaseView, region: Region, label: int | None) -> Cut:
 
 def _precise(p: NDArray, convention: Convention) -> Floats:
     """Probabilities in float64, rounded to float32 before if the convention works in it."""
-    return p.astype(np.float32, copy=False).astype(np.float64) if convention.dtype != "float64" else _double(p)
+    return p.astype(np.float32, copy=False).astype(np.float64) if convention.single else _double(p)
 
 
 def _double(p: NDArray) -> Floats:
@@ -134,7 +135,7 @@ def _double(p: NDArray) -> Floats:
 def mean_map(view: CaseView, label: int, convention: Convention) -> NDArray:
     """p̄ of a channel (spatial): given, the mean of the probabilities, or the share of hard samples."""
     mose = convention.binning == "mose" and view.mean_prob is None
-    key = ("mean", label, convention.sample_cap, convention.dtype != "float64", mose)
+    key = ("mean", label, convention.sample_cap, convention.dtype, mose)
     if key not in view.memory:
         mean = _float32_mean(view, label, convention) if mose else mean_of_samples(view, label, convention)
         if mean is None:
@@ -152,10 +153,12 @@ def _float32_mean(view: CaseView, label: int, convention: Convention) -> NDArray
     """p̄ of a channel with the rounding of MoSE's evaluation: Σ of float32 products p_i·(1/S).
 
     It decides in which bin a p̄ on an edge lies; and ten times 0.1 is 1.0000001, which lies in no bin. The terms are
-    added as torch does.
+    added as torch does, the channels in one tensor.
     """
+    channels = 1 + max(view.classes) if len(view.classes) > 1 else 2
     if view.probs is not None:
         maps = view.probs[:, label] if view.channels else view.probs
+        channels = view.probs.shape[1] if view.channels else channels
     else:
         assert view.samples is not None
         maps = view.samples if len(view.classes) == 1 else view.samples == label
@@ -163,7 +166,8 @@ def _float32_mean(view: CaseView, label: int, convention: Convention) -> NDArray
     weights = view.weights_of_samples(convention)
     given = np.full(len(maps), 1 / len(maps)) if weights is None else weights
     terms = maps.astype(np.float32) * given.astype(np.float32).reshape(-1, *[1] * (maps.ndim - 1))
-    return torch_sum(terms)
+    channel = min(label, 1) if len(view.classes) == 1 else label
+    return torch_sum(terms, first=channel * view.pixels, total=channels * view.pixels)
 
 
 def _rater_maps(view: CaseView, label: int) -> NDArray:
@@ -230,7 +234,7 @@ def _labels(view: CaseView, maps: NDArray) -> list[int]:
 
 def _native(p: NDArray, convention: Convention) -> NDArray:
     """float64 unless the convention works in float32: 1 − p of a float32 map is then rounded as in the original."""
-    return p if convention.dtype != "float64" else _double(p)
+    return p if convention.single else _double(p)
 
 
 def _rebuilt(foreground: list[NDArray]) -> list[NDArray]:

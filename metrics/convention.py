@@ -39,7 +39,7 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
     "classes": ("fixed", "skip", "with_background", "micro"),
     "pairs": ("mean", "pooled"),
     "binarise": ("gt_half", "argmax", "sigmoid_left"),
-    "dtype": ("float64", "float32", "float32_sum"),
+    "dtype": ("float64", "float32", "float32_sum", "given"),
     "missing_sample_policy": ("replicate", "error"),
     "rater_nan": ("propagate", "omit"),
     "each": (None, "matched", "identity"),
@@ -74,7 +74,8 @@ class Convention:
         binarise: binary probabilities: ``gt_half`` (p > 0.5), ``argmax`` (the same for two channels), ``sigmoid_left``
             (CIMD: the left mask of a pair is sigmoid(p) > 0.5, the right one p > 0.5). Channels: always arg max.
         dtype: only to match published digits: ``float32`` rounds ratios, mean maps and confidences; ``float32_sum``
-            also adds the pairs of GED one by one in float32 (an error of about 2e-6 at S = 50).
+            also adds the pairs of GED one by one in float32 (an error of about 2e-6 at S = 50). ``given``: the mean map
+            of `dice_soft` and the like keeps the precision of the probabilities, and so meets the thresholds.
         missing_sample_policy: fewer samples than raters in `dice_match`: ``replicate`` the samples, or ``error``.
         rater_nan: a nan among the rater pairs: ``propagate``, or ``omit`` it from the mean.
         match_nan: value of `hm_iou` if its matrix has nan and the sets match by assignment, S a multiple of R without
@@ -115,7 +116,7 @@ class Convention:
     pairs: Literal["mean", "pooled"] = "mean"
     sample_cap: int | None = None
     binarise: Literal["gt_half", "argmax", "sigmoid_left"] = "gt_half"
-    dtype: Literal["float64", "float32", "float32_sum"] = "float64"
+    dtype: Literal["float64", "float32", "float32_sum", "given"] = "float64"
     missing_sample_policy: Literal["replicate", "error"] = "replicate"
     rater_nan: Literal["propagate", "omit"] = "propagate"
     match_nan: float = math.nan
@@ -170,6 +171,16 @@ class Convention:
 
     def __hash__(self) -> int:
         return self._hash
+
+    @property
+    def single(self) -> bool:
+        """Whether ratios, mean maps and confidences are rounded to float32."""
+        return self.dtype in ("float32", "float32_sum")
+
+    @property
+    def rounding(self) -> bool | str:
+        """What the mean map depends on of `dtype`; part of the keys of stored components."""
+        return "given" if self.dtype == "given" else self.single
 
     def differences(self) -> dict[str, Any]:
         """The fields that differ from the canonical convention."""

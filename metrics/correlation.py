@@ -10,11 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from .case import CaseView, Undefined
-from .channels import average, label_index, mean_channels, sample_blocks, shares
+from .channels import average, foreground_blocks, label_index, mean_channels, sample_blocks, shares
 from .convention import Convention
 from .overlap import Floats
 
 LOG_EPSILON = 1e-8  # inside every logarithm, as in the paper's code
+_FACTORS = 32  # of a product; (1e-8)^32 is far above the smallest float64
 # A map whose standard deviation is below this share of max(1, |mean|) is constant. Maps that were stored in float32
 # carry its rounding, so the limit of float64 would call a constant map varying.
 _CONSTANT = 1e-12
@@ -78,7 +79,9 @@ def ncc_variance(view: CaseView) -> float:
     convention = view.convention("uncertainty")
     released = convention.ncc == "variance"
     if view.uncertainty is not None:
-        predicted, limit = view.uncertainty.reshape(-1).astype(np.float64), _limit(view.uncertainty)
+        # As released in the precision of the map, whose rounding tells a constant map's nan from a number near 0.
+        predicted = view.uncertainty.reshape(-1).astype(view.uncertainty.dtype if released else np.float64)
+        limit = _limit(view.uncertainty)
     else:
         predicted, limit = _variance(mean_channels(view, convention)), _limit(view.mean_prob)
     if released and len(view.classes) > 1:
@@ -113,10 +116,28 @@ def _mean_and_log(view: CaseView, convention: Convention) -> tuple[Floats, Float
         mean = shares(view, view.samples[: convention.sample_cap], weights)
         return mean, mean * np.log(1.0 + LOG_EPSILON) + (1.0 - mean) * np.log(LOG_EPSILON)
     mean, logs = np.empty((2, len(view.classes) + 1, view.pixels))
+    if not view.channels:
+        for part, block in foreground_blocks(view, convention):
+            mean[1, part], logs[1, part] = average(block, weights), _mean_of_logs(block, weights)
+            np.subtract(1.0, block, out=block)
+            mean[0, part], logs[0, part] = 1.0 - mean[1, part], _mean_of_logs(block, weights)
+        return mean, logs
     for part, block in sample_blocks(view, convention, np.float64):
-        mean[:, part] = average(block, weights)
-        logs[:, part] = average(np.log(block + LOG_EPSILON), weights)
+        mean[:, part], logs[:, part] = average(block, weights), _mean_of_logs(block, weights)
     return mean, logs
+
+
+def _mean_of_logs(block: Floats, weights: Floats | None) -> Floats:
+    """Mean over the samples (first axis) of log(p + ε), in float64.
+
+    Equal weights: the logarithm of a product, one logarithm for many factors and no less exact.
+    """
+    if weights is not None:
+        return average(np.log(block + LOG_EPSILON), weights)
+    total = np.zeros(block.shape[1:])
+    for start in range(0, len(block), _FACTORS):
+        total += np.log(np.multiply.reduce(block[start : start + _FACTORS] + LOG_EPSILON, axis=0))
+    return total / len(block)
 
 
 def _released_maps(view: CaseView, convention: Convention) -> tuple[Floats, Floats]:

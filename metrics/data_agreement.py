@@ -27,7 +27,7 @@ from .case import CaseView, Undefined
 from .overlap import Floats
 from .patterns import Counts, patterns_of
 from .region import Region
-from .score import case_views, evaluate
+from .score import Cases, evaluate
 from .variants import conventions_of
 
 _REGIONS: tuple[tuple[Region, str], ...] = (("box", ""), ("full", ".full"))
@@ -82,7 +82,7 @@ def agreement_cases(
     if not len(raters):
         raise UserError("raters holds no case; give at least one")
     table: AgreementTable | None = None
-    for view in case_views(raters, {"rater_valid": rater_valid, "valid": valid, "spacing": spacing}, classes):
+    for view in Cases(raters, {"rater_valid": rater_valid, "valid": valid, "spacing": spacing}, classes):
         if table is None:
             table = AgreementTable(view.slots, view.classes)
         table.add(view)

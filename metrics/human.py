@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ..core.hashing import canonical_json
 from ..core.seeding import numpy_generator
-from .case import CaseView, Undefined
+from .case import CaseView, Undefined, against
 from .convention import CANONICAL, FIVE_LEVELS, Convention
 from .inputs import read_case
 from .matching import moved_similarity, transport
@@ -141,7 +141,8 @@ def _others(view: CaseView) -> Floats:
 
 def _by_raters(view: CaseView) -> Floats:
     """Dice [r, q] of rater q's mask against rater r, the reference."""
-    scores = view.against_raters("dice", view.convention("dice"), slice(0, view.R)).T
+    convention, raters = view.convention("dice"), slice(0, view.R)
+    scores = against(view.counts(convention), "dice", convention, raters, raters).T
     if np.isnan(scores).any():
         raise Undefined("two raters have no similarity under this convention (both empty)")
     return scores

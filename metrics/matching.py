@@ -12,6 +12,9 @@ Floats = NDArray[np.float64]
 
 # Above this size of the replicated square problem the transport problem is faster (at 350: 4.5 against 2.9 ms).
 _LARGEST_ASSIGNMENT = 256
+# Where one set is a multiple of the other, from this size on prices find the matching sooner than the square problem.
+_WORTH_PRICES = 40
+_FEW_PRICES = 8
 _PRICE_SWEEPS = 6
 
 
@@ -30,6 +33,8 @@ def balanced_match(similarity: Floats, weights_a: Floats | None = None, weights_
     if weights_a is None and weights_b is None:
         if a == 1 or b == 1:
             return float(similarity.mean())
+        if size == max(a, b) and (size > _LARGEST_ASSIGNMENT or (size >= _WORTH_PRICES and min(a, b) <= _FEW_PRICES)):
+            return _priced_match(similarity if a >= b else similarity.T)
         if size <= _LARGEST_ASSIGNMENT:
             # Rows are the larger set: several times faster in SciPy than the transposed problem.
             square = similarity.repeat(size // a, axis=0).repeat(size // b, axis=1)
@@ -37,8 +42,6 @@ def balanced_match(similarity: Floats, weights_a: Floats | None = None, weights_
                 square = square.T
             rows, columns = linear_sum_assignment(square, maximize=True)
             return float(square[rows, columns].mean())
-        if size == max(a, b):
-            return _priced_match(similarity if a >= b else similarity.T)
     uniform_a, uniform_b = np.full(a, 1.0 / a), np.full(b, 1.0 / b)
     return transport(
         similarity, uniform_a if weights_a is None else weights_a, uniform_b if weights_b is None else weights_b
@@ -48,9 +51,10 @@ def balanced_match(similarity: Floats, weights_a: Floats | None = None, weights_
 def _priced_match(similarity: Floats) -> float:
     """`balanced_match` of many rows with few columns, each of which serves rows/columns rows.
 
-    Exact: subtracting a price from a column moves no optimum, since every column is used equally often. With the price
-    at which about the right number of rows prefers each column most rows find theirs at once (500 × 4: 1.6 ms against
-    11 ms for the plain assignment and 20 ms for the transport problem).
+    Exact: subtracting a price from a column moves no optimum, since every column is used equally often. Where each row
+    can have the column it prefers at some prices, no assignment is better; three sweeps usually find such prices
+    (500 × 4: 0.4 ms, against 11 ms for the plain assignment and 20 ms for the transport problem). Where none are found,
+    as with equal rows, the assignment is solved at the prices, which leave it little to do (2 ms).
     """
     rows, columns = similarity.shape
     share = rows // columns
@@ -61,7 +65,10 @@ def _priced_match(similarity: Floats) -> float:
             others[:, column] = -np.inf
             lead = np.partition(similarity[:, column] - others.max(axis=1), [rows - share - 1, rows - share])
             prices[column] = lead[rows - share - 1 : rows - share + 1].mean()
-    reduced = similarity - prices
+        reduced = similarity - prices
+        preferred = reduced.argmax(axis=1)
+        if (np.bincount(preferred, minlength=columns) == share).all():
+            return float(similarity[np.arange(rows), preferred].mean())
     reduced -= reduced.max(axis=1, keepdims=True)
     row, place = linear_sum_assignment(reduced.repeat(share, axis=1), maximize=True)
     return float(similarity[row, place // share].mean())

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from .case import CaseView, Undefined
 from .convention import FIVE_LEVELS, NINE_LEVELS, Convention
 from .overlap import Floats, Mask, fraction, over_classes
+from .rounding import torch_sum
 
-_TORCH_BLOCK = 16
 # A mean of probabilities and a weighted share carry rounding of about 1e-16, which depends on the order of the samples:
 # it is no reason to pass a threshold.
 MEAN_SLACK = 1e-12
@@ -88,19 +88,6 @@ class Comparison:
     sums: Floats  # K: Σ p̄ + Σ q
 
 
-def torch_sum(terms: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sum over the first axis with the rounding of torch's sum in float32, for variants that compare it.
-
-    Added one by one within blocks of 16, then the blocks. Beyond 256 terms, and in images of a few pixels, torch's
-    order is another.
-    """
-    whole = len(terms) // _TORCH_BLOCK * _TORCH_BLOCK
-    blocks = np.zeros(terms.shape[1:], np.float32)
-    for start in range(0, whole, _TORCH_BLOCK):
-        blocks += np.add.reduce(terms[start : start + _TORCH_BLOCK], axis=0)
-    return np.add.reduce(terms[whole:], axis=0) + blocks
-
-
 def mean_of_samples(view: CaseView, label: int, convention: Convention) -> NDArray | None:
     """The mean map of a class (spatial) where it is no share of masks, else None."""
     if view.mean_prob is not None:
@@ -109,13 +96,16 @@ def mean_of_samples(view: CaseView, label: int, convention: Convention) -> NDArr
         probs = view.probs[:, label] if view.channels else view.probs
         probs = probs[: convention.sample_cap]
         weights = view.weights_of_samples(convention)
-        if weights is None and convention.dtype != "float64":
+        if weights is None and convention.single:
             return torch_sum(probs.astype(np.float32)) / np.float32(len(probs))
+        if weights is None and convention.dtype == "given":
+            given: NDArray = probs.mean(axis=0)
+            return given
         if weights is None:
             mean = np.add.reduce(probs, axis=0, dtype=np.float64) / len(probs)
         else:
             mean = np.tensordot(weights, probs.astype(np.float64), axes=1)
-        return mean.astype(np.float32) if convention.dtype != "float64" else mean
+        return mean.astype(np.float32) if convention.single else mean
     assert view.samples is not None
     weights = view.weights_of_samples(convention)
     if weights is None:
@@ -138,7 +128,7 @@ def compare(view: CaseView, convention: Convention) -> Comparison:
         rows = [_compare_class(view, label, convention) for label in view.classes]
         return [np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)]
 
-    key = ("mean_map", convention.sample_cap, convention.dtype != "float64", thresholds_of(convention))
+    key = ("mean_map", convention.sample_cap, convention.rounding, thresholds_of(convention))
     return Comparison(*view.tally(key, compute))
 
 

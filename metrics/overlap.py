@@ -31,6 +31,7 @@ _BLOCK_WORDS = 1 << 15
 _BLOCK_FLOATS = 1 << 22
 _EXACT_FLOAT32 = 1 << 24
 _WORTH_CUTTING = 0.7
+_WORTH_TAKING = 0.9
 _TILE_ROWS = 32
 _RUN = 2048  # words of a mask that are counted at a time
 _LOW_LANES = np.uint64(0x00FF00FF00FF00FF)
@@ -68,20 +69,37 @@ def intersections(groups: Sequence[Mask]) -> NDArray[np.int64]:
         T×T integers; the diagonal holds the sizes of the masks.
     """
     flat = [g.reshape(len(g), math.prod(g.shape[1:])) for g in groups]
-    if HAS_BITWISE_COUNT:
-        return _count_bits(np.concatenate([_pack(g) for g in flat]), flat[0].shape[1])
-    return _multiply(np.concatenate(flat))
+    if not HAS_BITWISE_COUNT:
+        return _multiply(np.concatenate(flat))
+    packed = np.concatenate([np.packbits(g, axis=1) for g in flat])
+    differing, shared = _differing(packed)
+    counts = _count_bits(_words(differing))
+    counts += shared
+    return counts
 
 
-def _pack(flat: Mask) -> NDArray[np.uint64]:
-    packed = np.packbits(flat, axis=1)
+def _differing(packed: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
+    """Packed masks without the bytes that no mask or that every mask fills, and the pixels of the latter.
+
+    A box around a lesion is a third background, and where all agree on its core nothing is left to compare.
+    """
+    if not len(packed):
+        return packed, 0
+    full = np.bitwise_and.reduce(packed, axis=0) == 255
+    kept = np.flatnonzero((np.bitwise_or.reduce(packed, axis=0) != 0) & ~full)
+    if len(kept) > _WORTH_TAKING * packed.shape[1]:
+        return packed, 0
+    return packed.take(kept, axis=1), 8 * int(np.count_nonzero(full))
+
+
+def _words(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
     unit = 64 if packed.shape[1] > 256 else 8  # whole runs of eight words: see `_count_tile`
-    words = np.zeros((len(flat), -(-packed.shape[1] // unit) * unit), np.uint8)
+    words = np.zeros((len(packed), -(-packed.shape[1] // unit) * unit), np.uint8)
     words[:, : packed.shape[1]] = packed
     return words.view(np.uint64)
 
 
-def _count_bits(words: NDArray[np.uint64], pixels: int) -> NDArray[np.int64]:
+def _count_bits(words: NDArray[np.uint64]) -> NDArray[np.int64]:
     total, width = words.shape
     out = np.zeros((total, total), np.int64)
     tiles = _tiles(total, min(width, _RUN))
@@ -167,24 +185,27 @@ def _multiply(flat: Mask) -> NDArray[np.int64]:
 
 def fraction(kind: str, inter: Floats, size_a: Floats, size_b: Floats) -> tuple[Floats, Floats]:
     """Numerator and denominator of IoU (``iou``) or Dice (``dice``), exact; shapes broadcast."""
+    sizes = size_a + size_b
     if kind == "iou":
-        return inter, size_a + size_b - inter
-    return 2.0 * inter, size_a + size_b
+        return inter, sizes - inter
+    return 2.0 * inter, sizes
 
 
 def ratio(numerator: Floats, denominator: Floats, convention: Convention) -> Floats:
     """Similarity from exact counts under a convention (smoothing, empty rule, precision), float64."""
     if convention.smooth_den > 0:
-        if convention.dtype != "float64":
+        if convention.single:
             # float32 counts are exact below 2^24, and 1e-8 vanishes beside any count but 0, as in the originals.
             numerator, denominator = numerator.astype(np.float32), denominator.astype(np.float32)
         out = (numerator + convention.smooth_num) / (denominator + convention.smooth_den)
         return out.astype(np.float64)
     empty = denominator == 0
-    out = (numerator + convention.smooth_num) / np.where(empty, 1.0, denominator)
-    if convention.dtype != "float64":
+    some = bool(empty.any())
+    over = np.where(empty, 1.0, denominator) if some else denominator
+    out = (numerator + convention.smooth_num if convention.smooth_num else numerator) / over
+    if convention.single:
         out = out.astype(np.float32).astype(np.float64)
-    if empty.any():
+    if some:
         out[empty] = convention.empty_similarity
     return out
 

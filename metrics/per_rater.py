@@ -104,7 +104,7 @@ def _overlaps(view: CaseView) -> _Overlaps:
         return [*out, _background(view, *out)]
 
     common = view.convention("map")  # of the common mask
-    mean = () if view.personalised else (common.sample_cap, common.dtype != "float64")
+    mean = () if view.personalised else (common.sample_cap, common.rounding)
     return _Overlaps(*view.tally(("per_rater", *mean), compute))
 
 
@@ -217,7 +217,7 @@ def dice_rater_soft(view: CaseView) -> float:
         rows = [_soft_counts(view, label, thresholds, convention) for label in view.classes]
         return [np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)]
 
-    inter, size_map, size_rater = view.tally(("per_rater.soft", convention.dtype != "float64", thresholds), compute)
+    inter, size_map, size_rater = view.tally(("per_rater.soft", convention.single, thresholds), compute)
     reference = size_rater[:, :, None]
     soft = over_classes(*fraction("dice", inter, size_map, reference), convention, reference)
     return _mean(view, soft.mean(axis=1))
@@ -232,7 +232,7 @@ def _soft_counts(
         maps = maps_of_class(view, label).astype(np.float64)
     else:
         maps = view.rater_probs[:, label] if view.rater_probs.ndim > view.raters.ndim else view.rater_probs
-        if convention.dtype != "float64":
+        if convention.single:
             maps = maps.astype(np.float32)
     levels = value_levels(maps, thresholds)
     count = levels.passes.shape[1]

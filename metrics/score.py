@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,15 @@ from ..core.errors import UserError
 from .case import CaseView, Undefined
 from .convention import Convention
 from .inputs import array_of, evaluated_classes, label_array, read_case
+from .overlap import usable_cores
 from .pooled import pooled_dice_rater as pooled_dice_rater
 from .registry import METRICS, info_of
 from .variants import conventions_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_WORTH_A_THREAD = 8  # cases
 
 INPUTS = ("samples", "probs", "rater_probs", "mean_prob", "mean_log", "uncertainty")
 COUNTS_ONLY = "counts only"  # stands among the given inputs of a case that is made of components
@@ -250,6 +254,8 @@ def score_cases(
 ) -> pd.DataFrame:
     """Metrics of N cases; every value has the bits that `score_case` gives for that case alone.
 
+    Cases are scored by as many threads as there are cores: NumPy lets go of the interpreter while it counts.
+
     Args:
         raters: N×R×H×W (or N×R×D×H×W), or a list of N arrays, which may differ in size.
         samples, probs, rater_probs, mean_prob, mean_log, uncertainty: with the same leading case axis.
@@ -283,11 +289,23 @@ def score_cases(
     }
     given = _given(inputs)
     wanted = None if metrics is None else check_metrics(metrics, given)
-    rows = []
-    for i, view in enumerate(case_views(raters, inputs, classes=classes, n_samples=n_samples)):
+    cases = Cases(raters, inputs, classes=classes, n_samples=n_samples)
+
+    def row(i: int) -> dict[str, Any]:
+        view = cases[i]
         with _naming(i):
-            rows.append(score_view(view, given, wanted, variant, reasons, strict=wanted is not None))
-    return pd.DataFrame(rows)
+            return score_view(view, given, wanted, variant, reasons, strict=wanted is not None)
+
+    return pd.DataFrame(_in_threads(row, len(cases)))
+
+
+def _in_threads(row: Callable[[int], dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """`row(i)` for 0 … count − 1, in order; of several errors the first case's is raised."""
+    threads = min(usable_cores(), count // _WORTH_A_THREAD)
+    if threads < 2:
+        return [row(i) for i in range(count)]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(row, range(count)))
 
 
 @contextmanager
@@ -298,29 +316,39 @@ def _naming(case: int) -> Iterator[None]:
         raise UserError(f"case {case}: {error}") from error
 
 
-def case_views(
-    raters: Any, inputs: Mapping[str, Any], classes: Sequence[int] | None = None, n_samples: int | None = None
-) -> Iterator[CaseView]:
-    """Checked cases of arrays with a leading case axis (see `score_cases`), one at a time.
+class Cases:
+    """Cases of arrays with a leading case axis (see `score_cases`), checked one at a time when they are asked for.
 
     Raises:
-        UserError: naming the case; or lengths of the case axes that differ.
+        UserError: lengths of the case axes that differ; of a case: as `read_case`, naming the case.
     """
-    cases = _length("raters", raters)
-    spatial = np.ndim(raters[0]) - 1 if cases else 2
-    shared = {"rater_valid": 1, "sample_weights": 1, "rater_weights": 1, "valid": spatial, "spacing": 1}
-    rows = {name: _per_case(name, value, cases, shared.get(name)) for name, value in inputs.items()}
-    if classes is None:
-        classes = _classes_of_all(raters, rows.get("samples"), rows.get("probs"), cases)
-    for i in range(cases):
+
+    def __init__(
+        self, raters: Any, inputs: Mapping[str, Any], classes: Sequence[int] | None = None, n_samples: int | None = None
+    ) -> None:
+        cases = _length("raters", raters)
+        spatial = np.ndim(raters[0]) - 1 if cases else 2
+        shared = {"rater_valid": 1, "sample_weights": 1, "rater_weights": 1, "valid": spatial, "spacing": 1}
+        self._raters, self._cases, self._n_samples = raters, cases, n_samples
+        self._inputs = {name: _per_case(name, value, cases, shared.get(name)) for name, value in inputs.items()}
+        if classes is None:
+            classes = _classes_of_all(raters, self._inputs.get("samples"), self._inputs.get("probs"), cases)
+        self._classes = classes
+
+    def __len__(self) -> int:
+        return self._cases
+
+    def __getitem__(self, i: int) -> CaseView:
         with _naming(i):
-            view = read_case(
-                raters[i],
-                **{name: None if values is None else values[i] for name, values in rows.items()},
-                classes=classes,
-                n_samples=n_samples,
+            return read_case(
+                self._raters[i],
+                **{name: None if values is None else values[i] for name, values in self._inputs.items()},
+                classes=self._classes,
+                n_samples=self._n_samples,
             )
-        yield view
+
+    def __iter__(self) -> Iterator[CaseView]:
+        return (self[i] for i in range(self._cases))
 
 
 def _per_case(name: str, value: Any, cases: int, one_case_dims: int | None) -> Sequence[Any] | None:

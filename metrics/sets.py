@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from ..core.errors import UserError
-from .case import CaseView, Undefined
+from .case import CaseView, Undefined, parts
 from .convention import Convention
 from .matching import balanced_match, distinct_match
 from .overlap import Floats
@@ -63,17 +63,16 @@ def _added_one_by_one(distance: Floats, exclude: bool) -> float:
 
 def _pooled(view: CaseView, kind: str, convention: Convention, term: str) -> float:
     """Distance from one ratio of counts summed over pairs and classes (ValUES)."""
-    numerator, denominator, _ = view.parts(kind, convention)
     raters, right, left = view.blocks(convention)
     rows, columns = {"sr": (left, raters), "ss": (left, right), "rr": (raters, raters)}[term]
+    numerator, denominator, _ = parts(view.counts(convention), kind, rows, columns)
     weights = {"s": view.weights_of_samples(convention), "r": view.rater_weights}
-    parts = [
-        _mean_of_pairs(counts[:, rows, columns].sum(0), weights[term[0]], weights[term[1]])
-        for counts in (numerator, denominator)
-    ]
-    if parts[1] == 0 and convention.smooth_den == 0:
+    above, below = (
+        _mean_of_pairs(counts.sum(0), weights[term[0]], weights[term[1]]) for counts in (numerator, denominator)
+    )
+    if below == 0 and convention.smooth_den == 0:
         return 1.0 - convention.empty_similarity
-    return 1.0 - (parts[0] + convention.smooth_num) / (parts[1] + convention.smooth_den)
+    return 1.0 - (above + convention.smooth_num) / (below + convention.smooth_den)
 
 
 def _term(view: CaseView, term: str, kind: str | None = None, exclude: bool | None = None) -> float:

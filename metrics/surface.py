@@ -340,11 +340,11 @@ def tolerance_of(
         UserError: no case, or as `score_cases`.
     """
     from ..core.errors import UserError
-    from .score import case_views
+    from .score import Cases
 
     inputs = {"spacing": spacing, "rater_valid": rater_valid, "valid": valid}
     pixels, apart = [], []
-    for view in case_views(raters, inputs, classes=classes):
+    for view in Cases(raters, inputs, classes=classes):
         pixels.append(one_pixel(view))
         found = list(_distances_of_raters(view))
         if found:

@@ -16,6 +16,7 @@ from .convention import CANONICAL, FAMILIES, NINE_LEVELS, Convention
 _TINY = {"smooth_num": 1e-8, "smooth_den": 1e-8, "dtype": "float32"}
 _MOSE_SEVERAL = {**_TINY, "classes": "skip", "empty_similarity": math.nan, "match_nan": 0.0}
 _MOSE_BINS = {"binning": "mose", "dtype": "float32", "region": "full"}
+_CAR_SEVERAL = {"classes": "skip", "empty_similarity": math.nan, "dtype": "float32"}
 _CIMD = {"smooth_num": 1e-5, "smooth_den": 1e-5, "binarise": "sigmoid_left"}
 _DPERSONA: dict[str, dict[str, Any]] = {
     # In several classes an absent class is 0/(0 + 1e-8) = 0 too: a disagreement.
@@ -46,10 +47,13 @@ _VARIANTS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         {"dice": {"smooth_num": 1.0, "smooth_den": 1.0, "dtype": "float32"}},
     ),
     "ccdm": ("CCDM: as canonical", {}),
-    "berdiff": ("BerDiff: soft Dice smoothed by 1e-6", {"map": {"smooth_num": 1e-6, "smooth_den": 1e-6}}),
+    "berdiff": (
+        "BerDiff: soft Dice smoothed by 1e-6, of the mean map in the precision of the probabilities",
+        {"map": {"smooth_num": 1e-6, "smooth_den": 1e-6, "dtype": "given"}},
+    ),
     "car": (
         "CAR: binary as canonical; several classes: absent ones skipped",
-        {"several:ged": {"classes": "skip", "empty_similarity": math.nan}},
+        {"several:ged": _CAR_SEVERAL, "several:hm": _CAR_SEVERAL},
     ),
     "mose": (
         "MoSE: smoothing 1e-8; several classes: absent ones skipped, a matrix with nan gives hm_iou 0; "
@@ -78,7 +82,7 @@ _VARIANTS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         {**_DPERSONA, "dice": {**_DPERSONA["dice"], "each": "identity"}},
     ),
     "tab": (
-        "TAB, PADL: GED without the diagonal, smoothing 1e-6",
+        "TAB: GED without the diagonal, smoothing 1e-6 (PADL: the same Dice; its IoU is smoothed by 1)",
         {"ged": {**_TAB, "diagonal": "exclude", "dtype": "float32_sum"}, "map": _TAB, "rater": _TAB},
     ),
     "values": (
