@@ -160,7 +160,7 @@ def read_score_file(
     names = inputs.pop("case_ids", None)
     if spacing is not None:
         inputs["spacing"] = np.array(spacing_of(spacing, spatial_dims))
-    case_ids = [str(i) for i in range(cases_n)] if names is None else [str(name) for name in names]
+    case_ids = [str(i) for i in range(cases_n)] if names is None else [_text(name) for name in names]
     twice = sorted({name for name in case_ids if case_ids.count(name) > 1})[:1] if len(set(case_ids)) < cases_n else []
     if twice:
         raise UserError(f"case_ids holds {twice[0]!r} more than once; give every case its own name")
@@ -172,6 +172,10 @@ def read_score_file(
         classes=_classes(arrays.get("classes")) if classes is None else list(classes),
         notes=[f"not used: {', '.join(ignored)}"] if ignored else [],
     )
+
+
+def _text(name: Any) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
 
 
 def _list(arrays: Mapping[str, Any]) -> str:
@@ -192,7 +196,8 @@ def _with_case_axis(name: str, array: NDArray, several: bool, cases: int, spatia
         if array.ndim not in with_cases and not once:
             raise UserError(_axes_message(name, array, sorted(with_cases), "a case axis first, as raters has"))
         if not once and len(array) != cases:
-            raise UserError(f"{name} has {len(array)} cases, raters has {cases}; give the same cases in both")
+            volumes = ", or --spatial-dims 3 if these are volumes" if spatial and spatial_dims == 2 else ""
+            raise UserError(f"{name} has {len(array)} cases, raters has {cases}; give the same cases in both{volumes}")
         return array
     if name == "case_ids" and array.shape == (1,):
         return array

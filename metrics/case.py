@@ -10,12 +10,18 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.errors import UserError
 from .convention import CANONICAL, Convention
 from .overlap import Floats, Mask, crop, fraction, intersections, over_classes
 
 
 class Undefined(Exception):
     """A metric has no value for this case; the message is the reason. It becomes nan."""
+
+
+class NotDefined(Undefined, UserError):
+    """The variant has no such number, for any case: an error where the metric was asked for by name, else nan with this
+    reason."""
 
 
 class Similarity:

@@ -32,6 +32,11 @@ def label_index(view: CaseView, labels: NDArray) -> NDArray[np.intp]:
     return table[flat]
 
 
+def labels_in(view: CaseView, maps: NDArray) -> list[int]:
+    """Background, evaluated classes and whatever else occurs in hard class maps, ascending."""
+    return sorted({0, *view.classes, *np.flatnonzero(np.bincount(maps.ravel().astype(np.intp))).tolist()})
+
+
 def channel_maps(view: CaseView, maps: NDArray, channels: bool) -> NDArray:
     """Probabilities n×N (n×C×N with `channels`) as n×(K+1)×N in their own precision."""
     if not channels:

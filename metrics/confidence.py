@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .case import CaseView
+from .channels import labels_in
 from .convention import CANONICAL, Convention
 from .mean_map import MEAN_SLACK, mean_of_samples, mean_slack, votes
 from .overlap import Floats, Mask
@@ -202,7 +203,7 @@ def _channels(view: CaseView, convention: Convention, mode: Mode) -> tuple[list[
         labels = list(range(count))
     else:
         assert view.samples is not None
-        labels = _labels(view, view.samples)
+        labels = labels_in(view, view.samples)
     if mode == "top_rebuilt":
         return labels, _rebuilt([mean_map(view, k, convention).astype(precision) for k in labels[1:]])
     return labels, [_native(mean_map(view, k, convention), convention) for k in labels]
@@ -223,13 +224,8 @@ def _rater_channels(view: CaseView, r: int, mode: Mode) -> tuple[list[int], list
         return [0, 1], [1 - inside, inside]
     assert view.rater_labels is not None
     own = view.rater_labels[r]
-    labels = _labels(view, own)
+    labels = labels_in(view, own)
     return labels, [(own == k).astype(np.float64) for k in labels]
-
-
-def _labels(view: CaseView, maps: NDArray) -> list[int]:
-    """Background, evaluated classes and whatever else occurs in hard class maps, ascending."""
-    return sorted({0, *view.classes, *np.flatnonzero(np.bincount(maps.ravel().astype(np.intp))).tolist()})
 
 
 def _native(p: NDArray, convention: Convention) -> NDArray:

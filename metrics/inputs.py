@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ..core.errors import UserError
 from .case import CaseView
 
+LARGEST_LABEL = (1 << 16) - 1  # tables over all labels stay small; no data set has more classes
+_MOST_CLASSES = 255  # of a list that nobody gave
 _LARGEST_LOG = 1e-6  # log(1 + 1e-8) and its rounding in float32
 
 
@@ -30,19 +32,24 @@ def array_of(name: str, value: Any) -> NDArray:
 
 
 def label_array(name: str, value: Any) -> NDArray:
-    """A mask or class-map array: bool or non-negative integers; floats are taken if they are whole numbers.
+    """A mask or class-map array: bool or integers from 0 to 65535; floats are taken if they are whole numbers.
 
     Raises:
-        UserError: fractions (probabilities have their own argument), nan or negative labels.
+        UserError: fractions (probabilities have their own argument), nan, negative or huge labels.
     """
     out = array_of(name, value)
+    if out.dtype == bool or not out.size:
+        return out if out.dtype.kind in "bui" else out.astype(bool)
+    if out.dtype.kind == "f" and not (np.isfinite(out).all() and (out == np.floor(out)).all()):
+        instead = {"samples": "probs", "raters": "thresholded masks"}.get(name, "whole numbers")
+        raise UserError(f"{name} holds fractions or nan; give masks or class maps, probabilities as {instead}")
+    low, high = int(out.min()), int(out.max())
+    if low < 0:
+        raise UserError(f"{name} holds the negative label {low}; mark pixels that do not count in `valid`")
+    if high > LARGEST_LABEL:
+        raise UserError(f"{name} holds the label {high}; labels go up to {LARGEST_LABEL}, so renumber the classes")
     if out.dtype.kind == "f":
-        if not (np.isfinite(out).all() and (out == np.floor(out)).all()):
-            instead = {"samples": "probs", "raters": "thresholded masks"}.get(name, "whole numbers")
-            raise UserError(f"{name} holds fractions or nan; give masks or class maps, probabilities as {instead}")
-        out = out.astype(np.int64) if out.size and (out.min() < 0 or out.max() > 1) else out.astype(bool)
-    if out.dtype.kind == "i" and out.size and out.min() < 0:
-        raise UserError(f"{name} holds the negative label {out.min()}; mark pixels that do not count in `valid`")
+        out = out.astype(np.int64 if high > 1 else bool)
     return out
 
 
@@ -79,7 +86,13 @@ def evaluated_classes(
             if top == 255 and labels is not None and np.isin(labels, (0, 255)).all():
                 raise UserError(f"{name} holds 0 and 255 only; give booleans (mask > 0) or classes=[255]")
         if channels is None:
-            return tuple(range(1, max(1, top_raters, top_samples) + 1))
+            top = max(1, top_raters, top_samples)
+            if top > _MOST_CLASSES:
+                raise UserError(
+                    f"labels go up to {top}, and each from 1 on would be a class; give those to evaluate as classes, "
+                    f"for example [1, {top}]"
+                )
+            return tuple(range(1, top + 1))
         chosen = tuple(range(1, channels))
         if max(top_raters, top_samples) >= channels:
             raise UserError(
@@ -106,6 +119,8 @@ def _class_list(classes: Sequence[int], channels: int | None) -> tuple[int, ...]
     chosen = tuple(int(c) for c in given)
     if len(set(chosen)) != len(chosen) or min(chosen) < 1:
         raise UserError(f"classes = {list(chosen)} is not allowed; give different labels above 0 (0 is background)")
+    if max(chosen) > LARGEST_LABEL:
+        raise UserError(f"classes holds {max(chosen)}; labels go up to {LARGEST_LABEL}, so renumber the classes")
     if channels is not None and max(chosen) >= channels:
         raise UserError(
             f"classes go up to {max(chosen)}, but probs has {channels} channels (background first); "
@@ -128,7 +143,9 @@ def weights_array(name: str, value: Any, count: int) -> NDArray[np.float64] | No
             f"{name} has shape {out.shape}; give {count} numbers, one for each of the {name.split('_')[0]}s"
         )
     if not (np.isfinite(out).all() and (out >= 0).all() and abs(out.sum() - 1) <= 1e-6):
-        raise UserError(f"{name} = {out.tolist()} is not allowed; give numbers >= 0 that sum to 1")
+        raise UserError(
+            f"{name} has the sum {out.sum():g} and the smallest number {out.min():g}; give numbers >= 0 that sum to 1"
+        )
     return None if (out == out[0]).all() else out / out.sum()
 
 

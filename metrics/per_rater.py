@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .case import CaseView, Undefined
+from .case import CaseView, NotDefined, Undefined
+from .channels import labels_in
 from .convention import FIVE_LEVELS, Convention
 from .mean_map import mean_of_samples, mean_slack, value_levels, votes
 from .overlap import Floats, Mask, crop, fraction, intersections, over_classes
@@ -62,22 +63,22 @@ def common_labels(view: CaseView) -> NDArray[np.intp]:
     convention = view.convention("map")
     key = ("per_rater", "common", convention.sample_cap, convention.dtype)
     if key not in view.memory:
-        channels = _channels(view)
-        maps = np.stack([_mean_or_share(view, k, convention) for k in range(channels)])
-        view.memory[key] = maps.round(12).argmax(axis=0)  # rounding decides no tie
+        labels = _labels_of_mean(view)
+        maps = np.stack([_mean_or_share(view, k, convention) for k in labels])
+        view.memory[key] = np.array(labels)[maps.round(12).argmax(axis=0)]  # rounding decides no tie
     found = view.memory[key]
     assert isinstance(found, np.ndarray)
     return found
 
 
-def _channels(view: CaseView) -> int:
-    """Labels that the mean map may have, evaluated or not, background included."""
+def _labels_of_mean(view: CaseView) -> list[int]:
+    """Labels that the mean map may have, evaluated or not, background included, ascending."""
     if view.mean_prob is not None:
-        return len(view.mean_prob)
+        return list(range(len(view.mean_prob)))
     if view.probs is not None:
-        return int(view.probs.shape[1])
+        return list(range(view.probs.shape[1]))
     assert view.samples is not None
-    return 1 + max(*view.classes, int(view.samples.max(initial=0)))
+    return labels_in(view, view.samples)
 
 
 def _mean_or_share(view: CaseView, label: int, convention: Convention) -> NDArray:
@@ -254,7 +255,10 @@ def dice_each(view: CaseView) -> list[float]:
             raise Undefined("the matched dice_each is computed from samples or probs, and only rater_probs were given")
         return view.spread(matched_scores(view))
     if pairing != "identity":
-        raise Undefined("dice_each is legacy; it exists in the variants dpersona (matched) and dpersona_identity")
+        raise NotDefined(
+            "this variant does not define dice_each, which is legacy; give the variant dpersona (matched) or "
+            "dpersona_identity (by index), or take dice_rater.each"
+        )
     if view.personalised:
         return dice_rater_each(view)
     if view.slots != view.S:

@@ -87,7 +87,8 @@ def score_case(
         this case.
 
     Raises:
-        UserError: unknown metric or variant, missing inputs of a metric asked for, wrong shapes, types or values.
+        UserError: unknown metric or variant, missing inputs of a metric asked for, a metric asked for that the variant
+            does not define, wrong shapes, types or values.
 
     Example:
         Two raters, two samples that both equal the first rater (IoU of the raters is 4/12):
@@ -138,7 +139,7 @@ def score_view(
 
     Args:
         given: which of `INPUTS` were given.
-        strict: raise, not nan, where a convention makes too few samples an error.
+        strict: raise, not nan, where a variant does not define the metric or makes too few samples an error.
     """
     view.conventions = conventions_of(variant, len(view.classes) > 1)
     each = view.convention("dice").each is not None
@@ -153,7 +154,7 @@ def evaluate(view: CaseView, names: Iterable[str], strict: bool = False) -> dict
     """Values of metrics of a checked case; reasons go to `view.notes`.
 
     Args:
-        strict: raise, not nan, where a convention makes too few samples an error.
+        strict: raise, not nan, where a variant does not define the metric or makes too few samples an error.
     """
     out: dict[str, Any] = {}
     for name in names:
@@ -163,7 +164,7 @@ def evaluate(view: CaseView, names: Iterable[str], strict: bool = False) -> dict
             out[name] = _function(name)(view)
         except Undefined as reason:
             if strict and isinstance(reason, UserError):
-                raise
+                raise UserError(str(reason).removeprefix("data: ")) from reason
             view.notes[name] = str(reason)
             length = {"rater": view.slots, "class": len(view.classes), "votes": view.slots + 1}.get(
                 info_of(name)["values"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from ..core.errors import UserError
-from .case import CaseView, Undefined, parts
+from .case import CaseView, NotDefined, Undefined, parts
 from .convention import Convention
 from .matching import balanced_match, distinct_match
 from .overlap import Floats
@@ -176,7 +176,10 @@ def _known(value: float) -> float:
 
 def _pairs_only(view: CaseView) -> None:
     if view.convention("ged").pairs == "pooled":
-        raise Undefined("a pooled distance has no diagonal to leave out")
+        raise NotDefined(
+            "this variant does not define ged.debiased, ged.ustat and diversity_samples.ustat, for a pooled distance "
+            "has no diagonal to leave out; leave them out, or give another variant"
+        )
 
 
 # -- matching of whole sets -----------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .case import CaseView, Undefined
+from .case import CaseView, NotDefined, Undefined
 from .matching import distinct_match
 from .overlap import Floats, Mask
 from .per_rater import COMMON_MASK, maps_of_class
@@ -103,7 +103,9 @@ def _values(view: CaseView, group: Group, asked: Asked) -> Floats:
     """R×M values (M = S samples, or 1), nan where the convention leaves a pair undefined; notes the empty masks."""
     rule, found, kind, value = _rule(view), _pairs(view, group), asked.kind, asked.value
     if kind == "nsd" and not rule.has_nsd:
-        raise Undefined("data: this convention has no surface Dice")
+        raise NotDefined(
+            "data: this variant does not define nsd, the surface Dice; leave it out, or give another variant"
+        )
     if kind == "nsd" and value is None:
         value = one_pixel(view)
     key = ("surface.values", group, kind, value, view.convention("surface"), view.convention("map"))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from multirater.core.errors import UserError
-from multirater.metrics import score_case, score_cases
 from multirater.metrics import score as score_module
+from multirater.metrics import score_case, score_cases
 from multirater.metrics.matching import balanced_match
 from multirater.metrics.overlap import intersections
 from multirater.metrics.rounding import torch_sum

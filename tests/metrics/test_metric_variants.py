@@ -228,15 +228,27 @@ def test_dice_each_where_it_does_not_apply(cases):
         score_case(raters, samples, variant="dpersona", metrics=["dice_match"])
     with pytest.raises(UserError, match="2 samples for 3 raters"):
         score_case(raters, samples, variant="dpersona", metrics=["dice_each"])
-    asked = score_case(raters, samples, metrics=["dice_each"], reasons=True)
-    assert np.isnan(asked["dice_each"]).all()
-    assert "dpersona" in asked["reasons"]["dice_each"]
     missing = score_case(raters, samples, rater_valid=[True, False, True], variant="dpersona", metrics=["dice_each"])[
         "dice_each"
     ]
     assert np.isnan(missing).tolist() == [False, True, False]
     only_maps = score_case(raters, rater_probs=np.zeros(raters.shape), variant="dpersona", reasons=True)
     assert "rater_probs" in only_maps["reasons"]["dice_each"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "variant"),
+    [("dice_each", None), ("dice_each", "mose"), ("ged.debiased", "values"), ("ged.ustat", "values"), ("nsd", "medpy")],
+)
+def test_a_metric_that_the_variant_does_not_define(metric, variant, cases):
+    """Asked for by name it is an error; among all metrics it is nan with the reason."""
+    raters, samples, _ = cases[0]
+    with pytest.raises(UserError, match=f"variant does not define .*{metric}"):
+        score_case(raters, samples, metrics=[metric], variant=variant)
+    if metric != "dice_each":
+        every = score_case(raters, samples, variant=variant, reasons=True)
+        assert math.isnan(every[metric])
+        assert "does not define" in every["reasons"][metric]
 
 
 def test_with_background(cases):
