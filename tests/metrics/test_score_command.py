@@ -322,7 +322,7 @@ BAD = {
     "patterns for a file": ({"raters": Y, "probs": P}, ("--raters", "x"), "concern a folder"),
     "spacing option": ({"raters": Y, "probs": P}, ("--spacing", "1"), "2 millimetres"),
     "spacing text": ({"raters": Y, "probs": P}, ("--spacing", "a,b"), "'a,b' cannot be read"),
-    "huge label": ({"raters": Y * 10**9, "samples": Y * 1}, (), "the label 1000000000; labels go up to 65535"),
+    "huge label": ({"raters": Y + 10**9, "samples": Y * 1}, (), "the label 1000000000; labels go up to 65535"),
     "volumes as slices": ({"raters": Y, "samples": Y[:1]}, (), "--spatial-dims 3 if these are volumes"),
     "needs as many samples": (
         {"raters": Y, "samples": Y[:, :2]},
