@@ -279,10 +279,13 @@ def test_many_cases_have_the_bits_of_one():
     samples[1, 2] = raters[2, 0] = False
     names = [n for n in list_metrics() if info_of(n)["family"] == "surface"] + ["hd@50.each", "nsd@2"]
     for variant in ("canonical", "monai", "medpy", "deepmind"):
-        frame = score_cases(raters, samples, spacing=(0.7, 1.1), metrics=names, variant=variant)
+        asked = [
+            name for name in names if variant != "medpy" or not name.startswith("nsd")
+        ]  # MedPy has no surface Dice
+        frame = score_cases(raters, samples, spacing=(0.7, 1.1), metrics=asked, variant=variant)
         for i in range(4):
-            one = score_case(raters[i], samples[i], spacing=(0.7, 1.1), metrics=names, variant=variant)
-            for name in names:
+            one = score_case(raters[i], samples[i], spacing=(0.7, 1.1), metrics=asked, variant=variant)
+            for name in asked:
                 np.testing.assert_array_equal(frame[name][i], one[name])
 
 
