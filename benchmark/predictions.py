@@ -23,6 +23,7 @@ from .class_layout import ClassLayout
 
 LOG_EPSILON = 1e-8  # inside the log of the mean-log map (metrics.md 2.5)
 _SUM_SLACK = 1e-2  # of softmax channels, which half precision rounds
+_CODES = ("sample_codes", "rater_codes")
 _SAME_MEAN = 1e-6  # up to this the mean map is the mean of the samples
 
 
@@ -41,6 +42,7 @@ class StoredPredictions:
         seconds: wall time of the prediction of all cases.
         sample_mean: like `mean`, the mean of the samples' probabilities where the method gives another map as its mean
             (the consensus of all raters, say); None: it is `mean`. Goes with `mean_log` (NCC).
+        sample_codes, rater_codes: N×S×D and N×R×D float32 latent codes of samples and rater maps, or None.
     """
 
     case_ids: list[str]
@@ -51,6 +53,8 @@ class StoredPredictions:
     requested: int = 0
     seconds: float = 0.0
     sample_mean: np.ndarray | None = None
+    sample_codes: np.ndarray | None = None
+    rater_codes: np.ndarray | None = None
 
     def select(self, case_ids: Sequence[str], n_samples: int) -> StoredPredictions:
         """Some of the cases and the first `n_samples` of the samples."""
@@ -65,6 +69,8 @@ class StoredPredictions:
             self.requested,
             self.seconds,
             None if self.sample_mean is None else self.sample_mean[index],
+            None if self.sample_codes is None else self.sample_codes[index, :n_samples],
+            None if self.rater_codes is None else self.rater_codes[index],
         )
 
     def covers(self, case_ids: Sequence[str], n_samples: int) -> bool:
@@ -97,7 +103,7 @@ def predict_cases(
     method.eval()
     records = dataset.records
     layout = ClassLayout.of(method.data)
-    fields = ("samples", "mean", "mean_log", "raters", "sample_mean")
+    fields = ("samples", "mean", "mean_log", "raters", "sample_mean", *_CODES)
     kept: dict[str, list[np.ndarray]] = {name: [] for name in fields}
     for done, index in enumerate(indices):
         record = records[index]
@@ -116,6 +122,10 @@ def predict_cases(
             kept["samples"].append(_hard(prediction.samples[0], layout))
         if prediction.raters is not None:
             kept["raters"].append(prediction.raters[0].float().cpu().numpy())
+        for name in _CODES:
+            codes = getattr(prediction, name)
+            if codes is not None:
+                kept[name].append(codes[0].float().cpu().numpy())
         tick(done + 1, len(indices))
     stacked = {name: np.stack(values) if values else None for name, values in kept.items()}
     if stacked["mean"] is None or stacked["mean_log"] is None:
@@ -132,6 +142,8 @@ def predict_cases(
         n_samples,
         time.perf_counter() - started,
         sample_mean,
+        stacked["sample_codes"],
+        stacked["rater_codes"],
     )
 
 
@@ -198,7 +210,7 @@ def write_predictions(path: Path, stored: StoredPredictions) -> None:
         metadata["shape"] = json.dumps(stored.samples.shape[2:])  # of one sample: what the packed bits unfold to
         tensors["samples"] = np.packbits(stored.samples.reshape(n, count, -1), axis=-1)
         metadata["n_samples"] = str(count)
-    for name in ("raters", "sample_mean"):
+    for name in ("raters", "sample_mean", *_CODES):
         if getattr(stored, name) is not None:
             tensors[name] = getattr(stored, name)
     with replacing(path) as temporary:
@@ -232,4 +244,5 @@ def read_predictions(path: Path) -> StoredPredictions:
         int(metadata["requested"]),
         float(metadata["seconds"]),
         tensors.get("sample_mean"),
+        *(tensors.get(name) for name in _CODES),
     )

@@ -22,11 +22,15 @@ class Prediction:
         samples: B×S×H×W anonymous samples (multi-class: B×S×C×H×W).
         raters: B×R×H×W, map r is meant for rater r.
         mean: B×H×W; if left out, the mean of the samples, else of the rater maps.
+        sample_codes, rater_codes: B×S×D and B×R×D latent codes behind `samples` and `raters`, in one space; for
+            figures only, nothing is scored by them.
     """
 
     samples: Tensor | None = None
     raters: Tensor | None = None
     mean: Tensor | None = None
+    sample_codes: Tensor | None = None
+    rater_codes: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.mean is None:

@@ -251,10 +251,14 @@ class DPersona(Method):
 
     def personalised_logits(self, features: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
         """Logits B×R×H×W and queries B×R×L of all raters from a bank B×S×L; only the heads get gradients."""
-        queries = self._heads()(features)
-        codes, _ = attend(queries, bank)
+        codes, queries = self.personalised_codes(features, bank)
         with without_parameter_gradients(self.fusion):
             return self.fusion(features, codes), queries
+
+    def personalised_codes(self, features: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes and queries B×R×L of all raters."""
+        queries = self._heads()(features)
+        return attend(queries, bank)[0], queries
 
     def _heads(self) -> ExpertHeads:
         if self.heads is None:
@@ -280,12 +284,18 @@ class DPersona(Method):
         personalise = self.heads is not None and bool(self.personalised_trained)
         sample_noise = noise(n_samples, 0)
         bank_noise = noise(self.bank_eval, 1) if personalise else None
-        samples, raters = [], []
+        samples, raters, sample_codes, rater_codes = [], [], [], []
         with evaluating(self):
             for some in image_chunks(images):
                 features, prior = self.trunk(images[some]), self.prior(images[some])
-                samples.append(torch.sigmoid(self.fusion(features, prior.codes(sample_noise[some]))))
+                sample_codes.append(prior.codes(sample_noise[some]))
+                samples.append(torch.sigmoid(self.fusion(features, sample_codes[-1])))
                 if bank_noise is not None:
-                    bank = prior.codes(bank_noise[some])
-                    raters.append(torch.sigmoid(self.personalised_logits(features, bank)[0]))
-        return Prediction(samples=torch.cat(samples), raters=torch.cat(raters) if personalise else None)
+                    rater_codes.append(self.personalised_codes(features, prior.codes(bank_noise[some]))[0])
+                    raters.append(torch.sigmoid(self.fusion(features, rater_codes[-1])))
+        return Prediction(
+            samples=torch.cat(samples),
+            raters=torch.cat(raters) if personalise else None,
+            sample_codes=torch.cat(sample_codes),
+            rater_codes=torch.cat(rater_codes) if personalise else None,
+        )

@@ -233,31 +233,34 @@ class Pionono(Method):
         with evaluating(self):
             for some in image_chunks(images):
                 parts.append(self._predict(images[some], n_samples, seeds[3 * some.start : 3 * some.stop]))
-        samples, raters, mean = (torch.cat(maps) for maps in zip(*parts, strict=True))
+        samples, raters, mean, codes = (torch.cat(maps) for maps in zip(*parts, strict=True))
         return Prediction(
             samples=prediction_layout(samples, self.data, 2),
             raters=prediction_layout(raters, self.data, 2),
             mean=prediction_layout(mean, self.data, 1),
+            sample_codes=codes,
+            rater_codes=self.raters.mean[: self.data.raters].expand(len(images), -1, -1),
         )
 
-    def _predict(self, images: Tensor, n_samples: int, seeds: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _predict(self, images: Tensor, n_samples: int, seeds: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         features = self.trunk(images)
         raters = self.data.raters
         drawn = torch.stack([seeded_raters(n_samples, raters, seed) for seed in seeds[0::3]]).to(images.device)
         noise = torch.stack([seeded_noise(n_samples, self.latent, seed, images) for seed in seeds[1::3]])
-        samples = self._probabilities(self.head(features, self.raters.codes(drawn, noise)))
+        sample_codes = self.raters.codes(drawn, noise)
+        samples = self._probabilities(self.head(features, sample_codes))
 
         slots, count = len(self.raters.mean), self.test_samples
         means = torch.stack([seeded_noise(slots * count, self.latent, seed, images) for seed in seeds[2::3]])
         means = means.view(len(images), slots, count, self.latent)
         maps = self._rater_maps(features, means[:, :raters])
         if self.consensus == "raters":
-            return samples, maps, maps.mean(1)
+            return samples, maps, maps.mean(1), sample_codes
         voices = slice(raters, slots) if slots > raters else slice(0, raters)
         index = torch.arange(slots, device=images.device)[voices, None]
         codes = self.raters.codes(index, means[:, voices]).flatten(1, 2)
         mean = self.head.group_means(features, codes.unsqueeze(1), self._probabilities)[:, 0]
-        return samples, maps, mean
+        return samples, maps, mean, sample_codes
 
     def _rater_maps(self, features: Tensor, noise: Tensor) -> Tensor:
         """B×R×C×H×W from noise B×R×T×D."""

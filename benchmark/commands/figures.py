@@ -7,18 +7,21 @@ from pathlib import Path
 
 import click
 
+from ..figures.kinds import KINDS
+
 
 @click.command("figures")
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
-@click.option("--kinds", default="", help="Comma list of qualitative, curves, ged_over_samples, per_rater.")
+@click.option("--only", "--kinds", "only", default="", help=f"Comma list of kinds: {', '.join(KINDS)}.")
+@click.option("--method", "-m", "methods", default="", help="Comma list of methods: their own figures only.")
+@click.option("--dataset", "-d", "datasets", default="", help="Comma list of data sets.")
 @click.option("--force", is_flag=True, help="Draw again what is up to date.")
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON.")
-def command(results: Path, kinds: str, force: bool, as_json: bool) -> int:
+def command(results: Path, only: str, methods: str, datasets: str, force: bool, as_json: bool) -> int:
     """Draw what is new under derived/figures, and its index.md; figures that do not apply are named there."""
     from ..figures import draw_figures
 
-    chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
-    paths = draw_figures(results, chosen, force)
+    paths = draw_figures(results, _names(only), force, _names(methods), _names(datasets))
     if as_json:
         click.echo(json.dumps([str(path) for path in paths], indent=1))
     else:
@@ -26,3 +29,7 @@ def command(results: Path, kinds: str, force: bool, as_json: bool) -> int:
             click.echo(path)
         click.echo(results / "derived" / "figures" / "index.md")
     return 0
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

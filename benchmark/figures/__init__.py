@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .book import KINDS, draw_figures
+from .book import draw_figures
+from .kinds import KINDS
 
 __all__ = ["KINDS", "draw_figures"]

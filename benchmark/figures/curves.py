@@ -9,20 +9,21 @@ import pandas as pd
 
 from ..columns import RATER_MEAN, SAMPLE_COLUMNS
 from ..directions import direction
-from ..groups import Group, Row
+from ..groups import Row
+from ..sheet import Sheet
 from .source import LeftOut
-from .style import BLUE, GREEN, GREY, VERMILLION
+from .style import BLUE, GREEN, TWO_COLUMN, VERMILLION, caption
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PER_LINE = 6
+_PER_LINE = 5
 _HIDDEN = ("lr",)
 _LABELS = {c.metric: c.label for c in (*SAMPLE_COLUMNS, RATER_MEAN)}
 
 
-def draw(group: Group, row: Row) -> tuple[Figure, pd.DataFrame]:
+def draw(sheet: Sheet, row: Row) -> tuple[Figure, pd.DataFrame]:
     """The curves of one row over its finished runs.
 
     Returns:
@@ -33,6 +34,7 @@ def draw(group: Group, row: Row) -> tuple[Figure, pd.DataFrame]:
     """
     import matplotlib.pyplot as plt
 
+    group = sheet.group
     history = _history(row)
     panels = _panels(history)
     lines = [panels[stage][i : i + _PER_LINE] for stage in panels for i in range(0, len(panels[stage]), _PER_LINE)]
@@ -41,7 +43,7 @@ def draw(group: Group, row: Row) -> tuple[Figure, pd.DataFrame]:
     figure, axes = plt.subplots(
         len(lines),
         width,
-        figsize=(max(1.6 * width, 4.2), 1.5 * len(lines) + 0.45),
+        figsize=(TWO_COLUMN if width > 2 else TWO_COLUMN * 0.6, 1.35 * len(lines) + 0.4),
         squeeze=False,
         layout="constrained",
     )
@@ -60,10 +62,14 @@ def draw(group: Group, row: Row) -> tuple[Figure, pd.DataFrame]:
             below = y + 1 < len(lines) and owners[y + 1] == stage and x < len(lines[y + 1])
             axes[y, x].set_xlabel("" if below else "step")
     runs = history["run"].nunique()
-    what = f"{runs} runs: thin lines; mean: thick" if runs > 1 else "one run"
-    figure.suptitle(f"{row.name} on {group.title}   ({what}; ○ chosen checkpoint)", x=0.01, ha="left", fontsize=8)
-    if group.notice:
-        figure.supxlabel(group.notice, x=0.01, ha="left", fontsize=6.5, color=GREY)
+    what = f"{runs} runs: thin lines; their mean: thick" if runs > 1 else "one run"
+    caption(
+        figure,
+        f"{row.name} on {group.title}",
+        what,
+        "circle: the chosen checkpoint" if any(k.startswith("val_") for keys in panels.values() for k in keys) else "",
+        notice=group.notice,
+    )
     return figure, pd.concat(drawn, ignore_index=True)
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 
 from ..sheet import Line, Sheet
 from .source import LeftOut
-from .style import BLACK, BLUE, GREY, VERMILLION
+from .style import BLACK, BLUE, TWO_COLUMN, VERMILLION, caption, short
+from .style import counted as said_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,12 +42,12 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     if not sheet.show_raters:
         raise LeftOut("the readers of this data set have no identity")
     metrics = [*(f"dice_rater[{r}]" for r in sheet.raters), "dice_rater"]
-    lines = [line for line in sheet.lines if sheet.score(line, "dice_rater") is not None]
+    lines, copies = _shown(sheet, metrics)
     if not lines:
         raise LeftOut("no row has a Dice per reader")
-    height = 0.17 * len(lines) + 0.9
+    height = 0.15 * len(lines) + 1.05
     figure, axes = plt.subplots(
-        1, len(metrics), figsize=(1.05 * len(metrics) + 1.7, height), sharey=True, sharex=True, layout="constrained"
+        1, len(metrics), figsize=(TWO_COLUMN, height), sharey=True, sharex=True, layout="constrained"
     )
     records, used = [], []
     for ax, metric in zip(np.atleast_1d(axes), metrics, strict=True):
@@ -80,13 +81,34 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     first = np.atleast_1d(axes)[0]
     first.set_yticks(range(len(lines)), [_name(sheet, line) for line in lines])
     first.set_ylim(len(lines) - 0.5, -0.5)
-    figure.supxlabel("Dice with the reader ↑ (95 % interval over patients)", fontsize=7.5)
     seen = [look for look in _LOOK if look in used]
     handles = [Line2D([], [], linestyle="", markersize=4, label=_SAID[look], **_LOOK[look]) for look in seen]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handletextpad=0.1, columnspacing=1.2)
-    notice = f"{sheet.group.title}{'; ' + sheet.group.notice if sheet.group.notice else ''}"
-    figure.text(0.0, -0.01, notice, ha="left", va="top", fontsize=6.5, color=GREY)
+    scores = [score for line in lines if (score := sheet.score(line, "dice_rater")) is not None]
+    caption(
+        figure,
+        "Dice with the reader ↑, 95 % intervals over patients",
+        "outputs with the same masks for all readers: once" if copies else "",
+        sheet.group.title,
+        said_of(max(s.n_cases for s in scores), max(s.n_patients for s in scores)),
+        notice=sheet.group.notice,
+    )
     return figure, pd.DataFrame(records)
+
+
+def _shown(sheet: Sheet, metrics: list[str]) -> tuple[list[Line], bool]:
+    """Lines to draw: of the outputs of a row with the same numbers (one common mask behind all) the first, and whether
+    any was dropped."""
+    seen: set[tuple[Any, ...]] = set()
+    lines = []
+    having = [line for line in sheet.lines if sheet.score(line, "dice_rater") is not None]
+    for line in having:
+        scores = [sheet.score(line, metric) for metric in metrics]
+        numbers = (line.row, *(None if s is None else (round(s.value, 9), s.fallback) for s in scores))
+        if line.kind == "human" or numbers not in seen:
+            lines.append(line)
+        seen.add(numbers)
+    return lines, len(lines) < len(having)
 
 
 def reader_name(rater: str) -> str:
@@ -95,7 +117,7 @@ def reader_name(rater: str) -> str:
 
 
 def _name(sheet: Sheet, line: Line) -> str:
-    return line.output if line.kind == "human" else f"{sheet.row(line).name}: {line.output}"
+    return line.output if line.kind == "human" else short(f"{sheet.row(line).name}: {line.output}", 40)
 
 
 def _separate(ax: Axes, sheet: Sheet, lines: list[Line]) -> None:

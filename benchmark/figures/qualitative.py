@@ -1,4 +1,4 @@
-"""Examples: one row per case with the image, every reader, samples, the maps per reader, mean and entropy.
+"""Examples: image, every reader, mean, entropy and error of a case, and below them the maps per reader and samples.
 
 The cases are not picked by eye. They are the scored cases at fixed percentiles of the readers' diversity, which depends
 on the data alone, so every method of a table is shown on the same cases; samples are the first of the stored set.
@@ -16,24 +16,27 @@ from numpy.typing import NDArray
 
 from ..collect import StoredCell
 from ..groups import Group, Row
+from ..sheet import Sheet
 from .distances import dice, rater_diversity
 from .source import LeftOut, Scored, scored
-from .style import BLACK, GREY, VERMILLION, YELLOW, rater_colour
+from .style import BLACK, GREY, TWO_COLUMN, YELLOW, caption, rater_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PERCENTILES = (10, 30, 50, 70, 90)
-SAMPLES_SHOWN = 5
-_PANEL = 0.72  # inches
+SAMPLES_SHOWN = 5  # beside the outputs for the readers; more where there are none
+READERS_SHOWN = 8
+_MAPS = {"mean": ("viridis", ""), "entropy": ("magma", "bits"), "error": ("cividis", "")}  # colours and unit
+_GAP, _WIDE = 0.03, 0.1  # inches between panels, and between blocks of them
 _MARGIN = 6  # pixels around everything that is drawn
 _LEAST = 32  # pixels of a crop
 
 
 @dataclass(frozen=True)
 class Block:
-    """Neighbouring columns under one heading."""
+    """Neighbouring panels under one heading."""
 
     heading: str
     columns: tuple[str, ...]
@@ -72,12 +75,13 @@ def crop_box(masks: Sequence[NDArray[np.bool_]], shape: tuple[int, int]) -> tupl
     return box[0], box[1]
 
 
-def draw(group: Group, row: Row, k: int = 0) -> tuple[Figure, pd.DataFrame]:
+def draw(sheet: Sheet, row: Row, k: int = 0) -> tuple[Figure, pd.DataFrame]:
     """The grid of one row and its k-th class (from 0), from its first fold and seed.
 
     Raises:
         LeftOut: no finished cell, no stored predictions, or data that cannot be opened.
     """
+    group = sheet.group
     if not row.cells:
         raise LeftOut("no finished cell")
     cell = min(row.cells, key=lambda c: (c.spec["fold"], c.spec["seed"]))
@@ -86,63 +90,78 @@ def draw(group: Group, row: Row, k: int = 0) -> tuple[Figure, pd.DataFrame]:
     cases = chosen_cases(diversity)
     if not cases:
         raise LeftOut("no scored case has a reader")
-    blocks = _blocks(group, found)
-    figure, axes = _grid(blocks, len(cases))
+    lines = _lines(group, found)
+    figure, axes = _grid(lines, len(cases))
     records = []
     for y, (percentile, i) in enumerate(cases):
-        records.append(_case(axes[y], blocks, found, i, percentile, float(diversity[i]), group))
-    _headings(figure, axes[0], blocks, group)
-    _colour_bars(figure, axes[-1], blocks)
-    _captions(figure, axes, group, row, cell, found)
+        records.append(_case(axes[y], lines, found, i, percentile, float(diversity[i])))
+    _headings(figure, axes[0], lines)
+    _colour_bars(figure, axes[-1], lines)
+    _caption(figure, group, row, cell, found)
     table = pd.DataFrame(records)
     return figure, table.assign(cell=cell.name)
 
 
-def _blocks(group: Group, found: Scored) -> list[Block]:
+def _lines(group: Group, found: Scored) -> list[list[Block]]:
+    """One or two lines of panels a case: data and summary above, what the method answers below."""
     stored = found.stored
-    readers = tuple(group.rater_ids)
-    blocks = [Block("", ("image",), "image"), Block("Readers", readers, "reader")]
+    names = group.rater_ids[:READERS_SHOWN]
+    many = len(group.rater_ids)
+    readers = f"Readers (first {READERS_SHOWN} of {many})" if many > READERS_SHOWN else "Readers"
+    above = [Block("", ("image",), "image"), Block(readers, names, "reader")]
+    above.append(Block("Summary", ("mean", "entropy", "error"), "summary"))
+    below: list[Block] = []
+    if stored.raters is not None:
+        below.append(Block("Output for each reader (Dice)", names, "personal"))
     if stored.samples is not None:
         count = stored.samples.shape[1]
-        shown = min(SAMPLES_SHOWN, count)
+        shown = min(SAMPLES_SHOWN + (0 if below else len(names)), count)
         heading = f"First {shown} of {count} samples" if shown < count else "Samples"
-        blocks.append(Block(heading, tuple(str(k + 1) for k in range(shown)), "sample"))
-    if stored.raters is not None:
-        blocks.append(Block("Output for each reader (Dice)", readers, "personal"))
-    return [*blocks, Block("", ("mean",), "mean"), Block("", ("entropy",), "entropy")]
+        below.append(Block(heading, tuple(str(s + 1) for s in range(shown)), "sample"))
+    return [above, below] if below else [above]
 
 
-def _grid(blocks: list[Block], rows: int) -> tuple[Figure, NDArray[np.object_]]:
-    """Square panels of one size, a wider gap between blocks."""
+def _grid(lines: list[list[Block]], cases: int) -> tuple[Figure, list[list[list[Axes]]]]:
+    """Square panels on the width of a page: axes[case][line][panel].
+
+    The lines begin below each other: outputs for the readers stand below the readers where there are any.
+    """
     import matplotlib.pyplot as plt
 
-    gap, wide, left, top, bottom = 0.035, 0.12, 0.62, 0.46, 0.55
-    xs, x = [], left
-    for block in blocks:
-        for _ in block.columns:
-            xs.append(x)
-            x += _PANEL + gap
-        x += wide - gap
-    width, height = x - wide + 0.04, top + rows * (_PANEL + gap) - gap + bottom
-    figure = plt.figure(figsize=(width, height))
-    axes = np.empty((rows, len(xs)), dtype=object)
-    for y in range(rows):
-        for column, start in enumerate(xs):
-            low = height - top - (y + 1) * (_PANEL + gap) + gap
-            ax = figure.add_axes((start / width, low / height, _PANEL / width, _PANEL / height))
-            ax.set_axis_off()
-            axes[y, column] = ax
+    label = 0.62  # inches of the cases' names
+    below = lines[1] if len(lines) > 1 else []
+    # The second line begins below the readers, not below the image.
+    counts = [sum(len(b.columns) for b in lines[0]), 1 + sum(len(b.columns) for b in below)]
+    blocks = [len(lines[0]), 1 + len(below)]
+    rooms = [TWO_COLUMN - label - 0.04 - _GAP * (c - 1) - _WIDE * (b - 1) for c, b in zip(counts, blocks, strict=True)]
+    side = min(min(room / c for room, c in zip(rooms, counts, strict=True)), 0.85)
+    top, bottom, between = 0.42, 0.75, 0.1
+    heading = 0.3 if below else 0.0  # of the second line, above the first case only
+    height = top + cases * len(lines) * (side + _GAP) + (cases - 1) * between + heading + bottom
+    figure = plt.figure(figsize=(TWO_COLUMN, height))
+    axes: list[list[list[Axes]]] = []
+    y = height - top
+    for case in range(cases):
+        of_case = []
+        for number, line in enumerate(lines):
+            y -= side + _GAP + (heading if number and not case else 0)
+            x = label + (side + _GAP + _WIDE if number else 0)
+            panels = []
+            for block in line:
+                for _ in block.columns:
+                    ax = figure.add_axes((x / TWO_COLUMN, y / height, side / TWO_COLUMN, side / height))
+                    ax.set_axis_off()
+                    panels.append(ax)
+                    x += side + _GAP
+                x += _WIDE
+            of_case.append(panels)
+        y -= between
+        axes.append(of_case)
     return figure, axes
 
 
 def _case(
-    axes: NDArray[np.object_],
-    blocks: list[Block],
-    found: Scored,
-    i: int,
-    percentile: int,
-    diversity: float,
-    group: Group,
+    axes: list[list[Axes]], lines: list[list[Block]], found: Scored, i: int, percentile: int, diversity: float
 ) -> dict[str, Any]:
     stored = found.stored
     masks, valid, mean = found.masks[i], found.valid[i], stored.mean[i]
@@ -154,6 +173,8 @@ def _case(
     shape = (int(mean.shape[0]), int(mean.shape[1]))
     box = crop_box([m.astype(bool) for m in drawn], shape)
     picture = _picture(found.image(i))[box]
+    error = np.abs(mean.astype(np.float64) - masks[valid].mean(0))
+    maps = {"mean": mean, "entropy": _entropy(mean), "error": error}
     record: dict[str, Any] = {
         "case_id": found.case_ids[i],
         "patient_id": found.patient_ids[i],
@@ -162,17 +183,13 @@ def _case(
         "crop": f"{box[0].start}:{box[0].stop},{box[1].start}:{box[1].stop}",
         "mean_area": float(mean.sum()),
         "entropy_mean_bits": float(_entropy(mean).mean()),
+        "error_mean": float(error.mean()),
     }
-    column = 0
-    for block in blocks:
-        for k, name in enumerate(block.columns):
-            ax = axes[column]
-            column += 1
-            if block.kind == "mean":
-                ax.imshow(mean[box], cmap="viridis", vmin=0, vmax=1)
-                continue
-            if block.kind == "entropy":
-                ax.imshow(_entropy(mean)[box], cmap="magma", vmin=0, vmax=1)
+    for line, panels in zip(lines, axes, strict=True):
+        names = [(block, k, name) for block in line for k, name in enumerate(block.columns)]
+        for ax, (block, k, name) in zip(panels, names, strict=True):
+            if block.kind == "summary":
+                ax.imshow(maps[name][box], cmap=_MAPS[name][0], vmin=0, vmax=1)
                 continue
             ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
             if block.kind == "reader":
@@ -189,8 +206,9 @@ def _case(
                     score = dice(stored.raters[i, k] > 0.5, masks[k])
                     _say(ax, f"{score:.2f}".removeprefix("0"), "white", corner=True)
                     record[f"dice_reader_{name}"] = score
-    label = f"{_short(found.case_ids[i])}\n{percentile} %  $v_R$ {diversity:.2f}"
-    axes[0].text(-0.07, 0.5, label, transform=axes[0].transAxes, ha="right", va="center", fontsize=6)
+    label = f"{_short(found.case_ids[i])}\n{percentile} %\n$v_R$ {diversity:.2f}"
+    first = axes[0][0]
+    first.text(-0.06, 1.0, label, transform=first.transAxes, ha="right", va="top", fontsize=6, linespacing=1.15)
     return record
 
 
@@ -251,55 +269,52 @@ def _say(ax: Axes, text: str, colour: str, corner: bool = False) -> None:
     ax.text(x, y, text, transform=ax.transAxes, ha=ha, va=va, fontsize=6, color=colour, path_effects=halo)
 
 
-def _headings(figure: Figure, axes: NDArray[np.object_], blocks: list[Block], group: Group) -> None:
+def _headings(figure: Figure, axes: list[list[Axes]], lines: list[list[Block]]) -> None:
     """Column names, and over each block its heading with a rule from end to end."""
     from matplotlib.lines import Line2D
 
     height = figure.get_figheight()
-    column = 0
-    for block in blocks:
-        first, last = axes[column], axes[column + len(block.columns) - 1]
-        for k, name in enumerate(block.columns):
-            title = {"image": "image", "mean": "mean", "entropy": "entropy"}.get(block.kind, name)
-            axes[column + k].set_title(title, loc="center", pad=2.5, fontsize=7)
-        if block.heading:
-            left, right = first.get_position().x0, last.get_position().x1
-            y = first.get_position().y1 + 0.175 / height
-            figure.add_artist(Line2D([left, right], [y, y], color=GREY, linewidth=0.6, transform=figure.transFigure))
-            figure.text((left + right) / 2, y + 0.025 / height, block.heading, ha="center", va="bottom", fontsize=7.5)
-        column += len(block.columns)
+    for line, panels in zip(lines, axes, strict=True):
+        column = 0
+        for block in line:
+            first, last = panels[column], panels[column + len(block.columns) - 1]
+            for k, name in enumerate(block.columns):
+                panels[column + k].set_title(name, loc="center", pad=2, fontsize=6.5)
+            if block.heading:
+                left, right = first.get_position().x0, last.get_position().x1
+                y = first.get_position().y1 + 0.14 / height
+                rule = Line2D([left, right], [y, y], color=GREY, linewidth=0.6, transform=figure.transFigure)
+                figure.add_artist(rule)
+                middle = (left + right) / 2
+                figure.text(middle, y + 0.02 / height, block.heading, ha="center", va="bottom", fontsize=7)
+            column += len(block.columns)
 
 
-def _colour_bars(figure: Figure, axes: NDArray[np.object_], blocks: list[Block]) -> None:
+def _colour_bars(figure: Figure, axes: list[list[Axes]], lines: list[list[Block]]) -> None:
+    """Below the grid, at its right end, in the order of the maps."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     height = figure.get_figheight()
-    for ax, name, label in ((axes[-2], "viridis", "probability"), (axes[-1], "magma", "bits")):
-        box = ax.get_position()
-        place = figure.add_axes((box.x0, box.y0 - 0.12 / height, box.width, 0.055 / height))
-        bar = figure.colorbar(ScalarMappable(Normalize(0, 1), name), cax=place, orientation="horizontal", ticks=[0, 1])
+    names = [name for block in lines[0] for name in block.columns]
+    low = min(ax.get_position().y0 for line in axes for ax in line)
+    for name, (colours, label) in _MAPS.items():
+        box = axes[0][names.index(name)].get_position()
+        place = figure.add_axes((box.x0, low - 0.13 / height, box.width, 0.055 / height))
+        bar = figure.colorbar(ScalarMappable(Normalize(0, 1), colours), cax=place, orientation="horizontal")
+        bar.set_ticks([0, 1])
         bar.outline.set_linewidth(0.4)
         place.tick_params(labelsize=6, length=1.5, pad=1)
-        place.set_xlabel(label, fontsize=6, labelpad=-5)
+        place.set_xlabel(f"{name} [{label}]" if label else name, fontsize=6, labelpad=-1)
 
 
-def _captions(
-    figure: Figure, axes: NDArray[np.object_], group: Group, row: Row, cell: StoredCell, found: Scored
-) -> None:
-    left = axes[0, 0].get_position().x0
-    below = axes[-1, 0].get_position().y0
-    height = figure.get_figheight()
+def _caption(figure: Figure, group: Group, row: Row, cell: StoredCell, found: Scored) -> None:
     rule = ", ".join(map(str, PERCENTILES))
     of_class = f", class {group.class_names[found.k]}" if group.class_names else ""
-    # One line each: in a figure without rater maps a longer one would run into the colour bars.
-    lines = [
-        (f"{row.name} on {group.title}{of_class}, fold {cell.spec['fold']}, seed {cell.spec['seed']}", BLACK),
-        (
-            f"Cases at the {rule} % points of the readers' diversity $v_R$ over {len(found.case_ids)} scored cases",
-            BLACK,
-        ),
-        (group.notice, VERMILLION),
-    ]
-    for k, (text, colour) in enumerate(lines):
-        figure.text(left, below - (0.08 + 0.13 * k) / height, text, ha="left", va="top", fontsize=6.5, color=colour)
+    caption(
+        figure,
+        f"{row.name} on {group.title}{of_class}, fold {cell.spec['fold']}, seed {cell.spec['seed']}",
+        f"cases at the {rule} % points of the readers' diversity v_R over {len(found.case_ids)} scored cases",
+        "error: |mean − vote share of the readers|",
+        notice=group.notice,
+    )

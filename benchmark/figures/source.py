@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -61,7 +61,7 @@ class Scored:
         return np.asarray(self.dataset.arrays([self.indices[i]])[0][0])
 
 
-_open: ContextVar[dict[str, Any] | None] = ContextVar("open data sets", default=None)
+_open: ContextVar[dict[Any, Any] | None] = ContextVar("open data sets", default=None)
 
 
 @contextmanager
@@ -72,6 +72,16 @@ def open_once() -> Iterator[None]:
         yield
     finally:
         _open.reset(token)
+
+
+def kept(key: Hashable, make: Callable[[], Any]) -> Any:
+    """What several figures of one drawing share: made once within `open_once`, else at every call."""
+    cache = _open.get()
+    if cache is None:
+        return make()
+    if key not in cache:
+        cache[key] = make()
+    return cache[key]
 
 
 def dataset_of(cell: StoredCell) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +14,22 @@ from ...core.files import write_bytes, write_text
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 # Okabe and Ito (2008): distinguishable with every common form of colour blindness.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, VERMILLION, YELLOW, BLACK = "#56B4E9", "#D55E00", "#F0E442", "#000000"
 GREY = "#777777"
-SERIES = (BLUE, VERMILLION, GREEN, PINK, ORANGE, SKY, BLACK, YELLOW)
+SERIES = (BLUE, VERMILLION, GREEN, PINK, ORANGE, SKY, "#5D4037", "#8C8C00")
 # On grey images the light half of the palette is legible, the dark half is not.
 RATERS = (SKY, ORANGE, GREEN, PINK, YELLOW, VERMILLION, "#FFFFFF", BLUE)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DPI = 200
+# Inches. A figure is printed at the width it is drawn for, so that its letters keep their size; the widths are those of
+# IEEE's two-column pages, and within a millimetre or two those of most journals.
+ONE_COLUMN, TWO_COLUMN = 3.5, 7.16
+CAPTION_SIZE = 6.5
+_LETTERS_PER_INCH = 21.5  # of a caption: a mean width that keeps lines of words inside the figure
 
 _RC: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -77,8 +84,53 @@ def series_colour(i: int) -> str:
     return SERIES[i % len(SERIES)]
 
 
+def look(i: int) -> dict[str, Any]:
+    """Colour and marker of the i-th of many series: 64 pairs before one comes back."""
+    return {"color": series_colour(i), "marker": MARKERS[(i + i // len(SERIES)) % len(MARKERS)]}
+
+
 def rater_colour(i: int) -> str:
     return RATERS[i % len(RATERS)]
+
+
+def caption(figure: Figure, *parts: str, notice: str = "") -> None:
+    """Lines below the axes: what was drawn, of how much, and a notice of the data; wrapped to the figure's width.
+
+    Args:
+        figure: with the constrained layout, which keeps room for them.
+        parts: sentences without a full stop, joined by semicolons; empty ones are skipped.
+        notice: what must be said of the data (``image: simulated``), on a line of its own.
+    """
+    width = int(figure.get_figwidth() * _LETTERS_PER_INCH)
+    lines = textwrap.wrap("; ".join(filter(None, parts)), width) + textwrap.wrap(notice, width)
+    figure.supxlabel("\n".join(lines), x=0.008, ha="left", fontsize=CAPTION_SIZE, color="#444444", linespacing=1.25)
+
+
+def counted(n_cases: int, n_patients: int) -> str:
+    """``247 cases of 156 patients``, in the singular where there is one."""
+    return f"{n_cases} case{'s' * (n_cases != 1)} of {n_patients} patient{'s' * (n_patients != 1)}"
+
+
+def short(name: str, width: int = 30) -> str:
+    """A row's name in at most `width` letters, cut in the middle: options that were set by hand can be long.
+
+    Configurations of one method begin alike and differ at the end; the CSV beside the figure holds the whole name.
+    """
+    if len(name) <= width:
+        return name
+    tail = (width - 1) // 2
+    return f"{name[: width - 1 - tail]}…{name[-tail:]}"
+
+
+def _frame(figure: Figure) -> Bbox:
+    """The figure's own box, so that its width is the one of the column; more only where something sticks out."""
+    from matplotlib.transforms import Bbox
+
+    own, tight = figure.bbox_inches, figure.get_tightbbox()
+    slack, pad = 0.01, 0.04
+    low = [min(o, t - pad) if t < o - slack else o for o, t in zip(own.min, tight.min, strict=True)]
+    high = [max(o, t + pad) if t > o + slack else o for o, t in zip(own.max, tight.max, strict=True)]
+    return Bbox([low, high])
 
 
 def save(figure: Figure, table: pd.DataFrame, folder: Path, stem: str) -> list[Path]:
@@ -88,7 +140,7 @@ def save(figure: Figure, table: pd.DataFrame, folder: Path, stem: str) -> list[P
     # Placed and measured once: a tight bounding box asked of every file would lay the figure out again for each.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    box = figure.get_tightbbox().padded(0.04)
+    box = _frame(figure)
     written = []
     for form, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "ModDate": None})):
         buffer = io.BytesIO()

@@ -1,0 +1,123 @@
+"""Is a method as diverse as the readers where the readers are? Case by case, one small panel for every method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ..groups import Row
+from ..sheet import Line, Sheet
+from .source import LeftOut
+from .style import BLUE, GREY, TWO_COLUMN, VERMILLION, caption, short
+from .style import counted as said_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_METRICS = ("diversity_samples", "diversity_raters")
+_ACROSS = 5
+_BINS = 8  # of the trend line, each with as many cases
+
+
+def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
+    """v_S over v_R for every output that is a set of samples or of maps for the readers.
+
+    Raises:
+        LeftOut: no method gives more than one mask.
+    """
+    import matplotlib.pyplot as plt
+
+    group = sheet.group
+    panels: list[tuple[Line, pd.DataFrame]] = []
+    for line in sheet.lines:
+        if line.kind == "method" and line.output and (sheet.samples(line) or 0) > 1:
+            values = _values(sheet.row(line), line.output)
+            if len(values):
+                panels.append((line, values))
+    if not panels:
+        raise LeftOut("no method gives more than one mask")
+    across = min(_ACROSS, len(panels))
+    down = -(-len(panels) // across)
+    limit = max(float(v[list(_METRICS)].to_numpy().max()) for _, v in panels) * 1.04 or 1.0
+    size = TWO_COLUMN / _ACROSS
+    figure, axes = plt.subplots(
+        down,
+        across,
+        figsize=(TWO_COLUMN if across > 2 else size * across + 0.9, size * down * 1.18 + 0.55),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax, (line, values) in zip(axes.flat, panels, strict=False):
+        _panel(ax, values, limit)
+        ax.set_title(
+            f"{short(sheet.row(line).name, 20)}\n{line.output}, S = {sheet.samples(line)}", loc="left", fontsize=6.5
+        )
+    for ax in axes.flat[len(panels) :]:
+        ax.axis("off")
+    for x in range(across):
+        last = max(y for y in range(down) if y * across + x < len(panels))
+        axes[last, x].tick_params(labelbottom=True)
+    figure.supylabel("$v_S$ of the outputs", fontsize=7.5)
+    cases = {case for _, v in panels for case in v["case_id"]}
+    patients = {patient for _, v in panels for patient in v["patient_id"]}
+    caption(
+        figure,
+        "diversity v: mean 1 − IoU of all pairs, diagonal included; up: of the outputs, across: of the readers",
+        "dashed: as diverse as the readers",
+        "red: mean of cases in bins of equal number",
+        "r: Pearson's correlation",
+        group.title,
+        said_of(len(cases), len(patients)),
+        notice=group.notice,
+    )
+    table = pd.concat(
+        [v.assign(method=sheet.row(line).name, output=line.output, n_samples=sheet.samples(line)) for line, v in panels]
+    )
+    columns = ["method", "output", "n_samples", "case_id", "patient_id", "diversity_raters", "diversity_samples"]
+    return figure, table[columns].reset_index(drop=True)
+
+
+def _values(row: Row, output: str) -> pd.DataFrame:
+    """One line a case, averaged over seeds (and classes): ids and both diversities."""
+    frames = []
+    for cell in row.cells:
+        frame = cell.metrics(("case_id", "patient_id", "output", "metric", "variant", "value"))
+        use = (
+            (frame["output"] == output) & frame["metric"].isin(_METRICS) & frame["variant"].isin(("", "canonical"))
+        ) & frame["value"].notna()
+        frames.append(frame[use].astype({"case_id": str, "patient_id": str, "metric": str}))
+    found = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["metric"])
+    if found["metric"].nunique() < len(_METRICS):
+        return pd.DataFrame(columns=["case_id", "patient_id", *_METRICS])
+    wide = found.pivot_table("value", ["case_id", "patient_id"], "metric", aggfunc="mean", observed=True)
+    return wide.dropna().reset_index().sort_values("case_id", ignore_index=True)
+
+
+def _panel(ax: Axes, values: pd.DataFrame, limit: float) -> None:
+    readers, own = values["diversity_raters"].to_numpy(), values["diversity_samples"].to_numpy()
+    ax.plot([0, limit], [0, limit], color=GREY, linewidth=0.8, linestyle=(0, (3, 2)), zorder=2)
+    ax.scatter(readers, own, s=4, color=BLUE, alpha=0.45, linewidths=0, zorder=1)
+    if len(values) >= 3 * _BINS:
+        order = np.argsort(readers, kind="stable")
+        parts = np.array_split(order, _BINS)
+        ax.plot(
+            [readers[p].mean() for p in parts],
+            [own[p].mean() for p in parts],
+            color=VERMILLION,
+            marker="o",
+            markersize=2,
+            linewidth=1,
+            zorder=3,
+        )
+    if len(values) > 2 and readers.std() > 1e-12 and own.std() > 1e-12:
+        r = float(np.corrcoef(readers, own)[0, 1])
+        ax.text(0.04, 0.96, f"r {r:.2f}".replace("-", "−"), transform=ax.transAxes, ha="left", va="top", fontsize=6.5)
+    ax.set_xlim(0, limit)
+    ax.set_ylim(0, limit)
+    ax.set_aspect("equal", adjustable="box")
+    ax.locator_params(nbins=3)
