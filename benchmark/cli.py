@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": "Two methods or outputs, case by case: test, effect size, deciding cases.",
     "cite": "BibTeX of the methods, data and metrics that a table used.",
     "predict": "Samples, masks for the readers and mean map of a trained cell for new images.",
+    "report": "The HTML report from stored results.",
     "score": "Metrics of predictions made by anybody.",
 }
 

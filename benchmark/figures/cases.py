@@ -13,7 +13,7 @@ from ..ranked import Ranked
 from ..sheet import Sheet
 from .style import BLACK, BLUE, SKY, TWO_COLUMN, caption, short
 from .style import counted as said_of
-from .tracks import compared, footnote, mark, rankings_of
+from .tracks import compared, footnote, mark, rankings_of, row_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
             if dagger:
                 ax.text(1.0, y, dagger, transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=7)
         _finish(ax, one)
-    axes[0, 0].set_yticks(range(len(rows)), [short(sheet.group.rows[r].name, 24) for r in rows])
+    axes[0, 0].set_yticks(range(len(rows)), [short(row_name(sheet, r), 24) for r in rows])
     axes[0, 0].set_ylim(len(rows) - 0.45, -0.6)
     first = next(iter(found.values()))
     caption(

@@ -54,7 +54,7 @@ def draw(sheet: Sheet, row: Row, k: int = 0) -> tuple[Figure, pd.DataFrame]:
     matrices = {"output for": own.value(), "reader": among.value()}
     names = [reader_name(r) for r in group.rater_ids]
     width = ONE_COLUMN * 1.45 if size <= _MANY else TWO_COLUMN
-    figure, axes = plt.subplots(1, 2, figsize=(width, width / 2 + 0.35), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(width, width / 2 + 0.62), layout="constrained")
     both = np.concatenate([m[~np.isnan(m)] for m in matrices.values()])
     low, high = float(both.min()), float(both.max())
     records = []

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _NAME = 0.145  # inches of a name
 _BAR = 0.07
+_TOP = 0.16  # from the axis to the first name, without bars
 
 
 def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
@@ -42,7 +43,8 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     down = -(-len(found) // across)
     most = max(len(one.names) for one in found.values())
     bars = max(len(one.joined) for one in found.values() if not reasons[one.metric])
-    height = 0.42 + _BAR * bars + _NAME * (-(-most // 2) + 1)
+    reach = _TOP + _BAR * bars + _NAME * -(-most // 2) + 0.08
+    height = reach + 0.47  # the axis with its numbers, and the title
     width = TWO_COLUMN if across > 1 else ONE_COLUMN
     figure, axes = plt.subplots(
         down, across, figsize=(width, height * down + 0.55), squeeze=False, layout="constrained"
@@ -54,7 +56,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
         if reasons[one.metric]:
             ax.text(0.5, 0.5, reasons[one.metric], transform=ax.transAxes, ha="center", va="center", fontsize=6.5)
         else:
-            _diagram(ax, one, marked_names(sheet, one), height)
+            _diagram(ax, one, marked_names(sheet, one), reach)
         records.append(_table(one, joined=not reasons[one.metric]))
     for ax in axes.flat[len(found) :]:
         ax.axis("off")
@@ -104,7 +106,7 @@ def _diagram(ax: Axes, one: Ranked, shown: dict[str, str], inches: float) -> Non
     span = max(size - 1, 1)
     left, right = 1 - 1.25 * span, size + 1.25 * span
     ax.set_xlim(left, right)
-    ax.set_ylim(inches, -0.2)
+    ax.set_ylim(inches, -0.22)
     ax.plot([1, size], [0, 0], color=BLACK, linewidth=0.8)
     step = 1 if size <= 10 else 2
     for place in range(1, size + 1):
@@ -119,7 +121,7 @@ def _diagram(ax: Axes, one: Ranked, shown: dict[str, str], inches: float) -> Non
         ax.plot(
             [min(ends) - reach, max(ends) + reach], [y, y], color=BLUE, linewidth=2.4, solid_capstyle="butt", zorder=3
         )
-    top = 0.16 + _BAR * len(bars)
+    top = _TOP + _BAR * len(bars)
     half = -(-size // 2)
     for i, name in enumerate(order):
         on_left = i < half

@@ -12,6 +12,7 @@ from ..sheet import Line, Sheet
 from .source import LeftOut
 from .style import BLUE, GREY, TWO_COLUMN, VERMILLION, caption, short
 from .style import counted as said_of
+from .tracks import labels, row_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     figure, axes = plt.subplots(
         down,
         across,
-        figsize=(TWO_COLUMN if across > 2 else size * across + 0.9, size * down * 1.18 + 0.55),
+        figsize=(TWO_COLUMN if across > 2 else size * across + 0.9, size * down * 1.08 + 0.55),
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -55,7 +56,9 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     for ax, (line, values) in zip(axes.flat, panels, strict=False):
         _panel(ax, values, limit)
         ax.set_title(
-            f"{short(sheet.row(line).name, 20)}\n{line.output}, S = {sheet.samples(line)}", loc="left", fontsize=6.5
+            f"{short(row_name(sheet, line.row), 20)}\n{line.output}, S = {sheet.samples(line)}",
+            loc="left",
+            fontsize=6.5,
         )
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
@@ -73,6 +76,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
         "r: Pearson's correlation",
         group.title,
         said_of(len(cases), len(patients)),
+        labels(sheet),
         notice=group.notice,
     )
     table = pd.concat(

@@ -70,8 +70,8 @@ def draw(sheet: Sheet, row: Row) -> tuple[Figure, pd.DataFrame]:
             ids = ["every case" if fixed else case_ids[i] for i in cases]
             parts.append(pd.DataFrame({"kind": "reader", "of": name, "case_id": ids, "x": flat[:, 0], "y": flat[:, 1]}))
     ax.set_aspect("equal", adjustable="datalim")
-    ax.set_xlabel(f"first component ({project.share[0]:.0%} of the variance)")
-    ax.set_ylabel(f"second component ({project.share[1]:.0%})")
+    ax.set_xlabel(f"first component ({100 * project.share[0]:.0f} % of the variance)")
+    ax.set_ylabel(f"second component ({100 * project.share[1]:.0f} %)")
     ax.axhline(0, color="#E6E6E6", linewidth=0.5, zorder=0)
     figure.legend(
         loc="outside upper left", ncols=3, handletextpad=0.1, columnspacing=0.9, markerscale=1.3, borderaxespad=0.2

@@ -20,6 +20,7 @@ from .distances import over_samples, perfect_sampler
 from .source import LeftOut, Scored, scored
 from .style import BLACK, TWO_COLUMN, caption, look, short
 from .style import counted as said_of
+from .tracks import labels, row_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,13 +47,14 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     table = curves(group)
     methods = [m for m in dict.fromkeys(table["method"]) if m != "human"]
     figure, axes = plt.subplots(1, 2, figsize=(TWO_COLUMN, 2.6 + 0.13 * -(-len(methods) // 4)), layout="constrained")
+    names = {row.name: short(row_name(sheet, index), 34) for index, row in enumerate(group.rows)}
     for ax, (metric, label) in zip(axes, METRICS.items(), strict=True):
-        _panel(ax, table[table["metric"] == metric], methods)
+        _panel(ax, table[table["metric"] == metric], {m: names[m] for m in methods})
         ax.set_ylabel(label)
     axes[0].set_ylim(bottom=0)
-    handles, labels = axes[0].get_legend_handles_labels()
+    handles, said = axes[0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside upper left", ncols=4, handlelength=2.2, columnspacing=1.2, borderaxespad=0.2
+        handles, said, loc="outside upper left", ncols=4, handlelength=2.2, columnspacing=1.2, borderaxespad=0.2
     )
     n, g = int(table["n_cases"].max()), int(table["n_patients"].max())
     caption(
@@ -63,19 +65,20 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
         "dashed, hollow: level sets of the mean map",
         "bands: 95 % intervals over patients" if len(methods) <= _BANDS else "intervals: in the CSV",
         "perfect sampler: draws from the readers, GED v_R/S",
+        labels(sheet),
         notice=group.notice,
     )
     return figure, table
 
 
-def _panel(ax: Axes, table: pd.DataFrame, methods: list[str]) -> None:
-    for i, method in enumerate(methods):
+def _panel(ax: Axes, table: pd.DataFrame, methods: dict[str, str]) -> None:
+    for i, (method, shown) in enumerate(methods.items()):
         found = dict(list(table[table["method"] == method].groupby("output", sort=False)))
         for output, part in found.items():
             trivial = output == _LEVELS
             style = look(i)
             hollow: dict[str, Any] = {"linestyle": (0, (3, 1.5)), "markerfacecolor": "white", "linewidth": 0.8}
-            name = short(method, 34) if not trivial or len(found) == 1 else "_nolegend_"
+            name = shown if not trivial or len(found) == 1 else "_nolegend_"
             ax.plot(part["n_samples"], part["value"], **{**style, **(hollow if trivial else {})}, label=name, zorder=3)
             if not trivial and len(methods) <= _BANDS:
                 ax.fill_between(

@@ -11,6 +11,7 @@ from ..sheet import Line, Sheet
 from .source import LeftOut
 from .style import BLACK, BLUE, TWO_COLUMN, VERMILLION, caption, short
 from .style import counted as said_of
+from .tracks import labels, row_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,6 +92,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
         "outputs with the same masks for all readers: once" if copies else "",
         sheet.group.title,
         said_of(max(s.n_cases for s in scores), max(s.n_patients for s in scores)),
+        labels(sheet),
         notice=sheet.group.notice,
     )
     return figure, pd.DataFrame(records)
@@ -117,7 +119,7 @@ def reader_name(rater: str) -> str:
 
 
 def _name(sheet: Sheet, line: Line) -> str:
-    return line.output if line.kind == "human" else short(f"{sheet.row(line).name}: {line.output}", 40)
+    return line.output if line.kind == "human" else short(f"{row_name(sheet, line.row)}: {line.output}", 40)
 
 
 def _separate(ax: Axes, sheet: Sheet, lines: list[Line]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,6 @@ DPI = 200
 # IEEE's two-column pages, and within a millimetre or two those of most journals.
 ONE_COLUMN, TWO_COLUMN = 3.5, 7.16
 CAPTION_SIZE = 6.5
-_LETTERS_PER_INCH = 21.5  # of a caption: a mean width that keeps lines of words inside the figure
 
 _RC: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -101,9 +99,25 @@ def caption(figure: Figure, *parts: str, notice: str = "") -> None:
         parts: sentences without a full stop, joined by semicolons; empty ones are skipped.
         notice: what must be said of the data (``image: simulated``), on a line of its own.
     """
-    width = int(figure.get_figwidth() * _LETTERS_PER_INCH)
-    lines = textwrap.wrap("; ".join(filter(None, parts)), width) + textwrap.wrap(notice, width)
+    inches = figure.get_figwidth() * 0.984
+    lines = _wrapped("; ".join(filter(None, parts)), inches) + _wrapped(notice, inches)
     figure.supxlabel("\n".join(lines), x=0.008, ha="left", fontsize=CAPTION_SIZE, color="#444444", linespacing=1.25)
+
+
+def _wrapped(text: str, inches: float) -> list[str]:
+    """Lines of a caption that fit, by the widths of the words in its letters."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=CAPTION_SIZE)
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_to_path.get_text_width_height_descent(longer, font, ismath=False)[0] <= 72 * inches:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def counted(n_cases: int, n_patients: int) -> str:

@@ -48,12 +48,32 @@ def mark(sheet: Sheet, one: Ranked, line: Line) -> str:
     return "†" if score is not None and score.fallback else ""
 
 
+def row_name(sheet: Sheet, index: int) -> str:
+    """A row's name in a picture: the method alone where it stands in the table once, as `labels` then says the rest."""
+    row = sheet.group.rows[index]
+    return row.method if sum(other.method == row.method for other in sheet.group.rows) == 1 else row.name
+
+
+def labels(sheet: Sheet) -> str:
+    """``prob_unet: variant pt``: what the names in the picture leave out."""
+    said = [
+        f"{row.method}: {row.label}"
+        for index, row in enumerate(sheet.group.rows)
+        if row.label and row.cells and row_name(sheet, index) != row.name
+    ]
+    return ", ".join(said)
+
+
 def marked_names(sheet: Sheet, one: Ranked) -> dict[str, str]:
     """Name to the name as it is shown."""
-    return {name: name + mark(sheet, one, line) for name, line in zip(one.names, one.lines, strict=True)}
+    shown = {}
+    for name, line in zip(one.names, one.lines, strict=True):
+        own = row_name(sheet, line.row)
+        shown[name] = (own if name == sheet.row(line).name else name) + mark(sheet, one, line)
+    return shown
 
 
 def footnote(sheet: Sheet, found: dict[str, Ranked]) -> str:
-    """What the dagger means, if it is shown, and who is not compared."""
+    """What the dagger means, if it is shown, and what the names leave out."""
     dagger = any(mark(sheet, one, line) for one in found.values() for line in one.lines)
-    return "† one common mask for all readers" if dagger else ""
+    return "; ".join(filter(None, ["† one common mask for all readers" if dagger else "", labels(sheet)]))

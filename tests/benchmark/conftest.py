@@ -11,8 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from multirater.benchmark.cell import schema
+from multirater.benchmark.predictions import StoredPredictions, write_predictions
 from multirater.core.files import write_json, write_text
 from multirater.core.hashing import digest, file_digest
+from multirater.core.options import resolve_options
+from multirater.datasets import DATASETS, open_dataset
+from multirater.metrics import score_case
+from multirater.metrics.calibration import bins_of
+from multirater.metrics.components import components_of, save_components
+from multirater.metrics.inputs import read_case
+from multirater.metrics.score import evaluate
 
 COLUMNS = "case_id,patient_id,output,rater,label,metric,variant,region,n_samples,value,reason".split(",")
 Value = float | tuple[float, str]
@@ -163,3 +171,109 @@ def fabricate(tmp_path: Path) -> Callable[..., Fabricator]:
 def fabricate_at() -> Callable[[Path], Fabricator]:
     """A maker of results folders at a given path, for fixtures that outlive one test."""
     return Fabricator
+
+
+SAMPLES_OF_BOARD = 8
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A small synthetic data set: (data set, options, case ids, patient ids, masks N×R×H×W) of its test cases."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        options = resolve_options(DATASETS.get("synthetic"), {"size": 32, "cases": 48, "raters": 3}, "dataset")
+        dataset = open_dataset("synthetic", **options)
+        test = dataset.split(0).test
+        records = [dataset.records[i] for i in test]
+        masks = dataset.arrays(test)[1].astype(bool)
+        yield dataset, options, [r.case_id for r in records], [r.patient_id for r in records], masks
+
+
+@pytest.fixture(scope="session")
+def make_board(data: Any) -> Callable[[Fabricator], Path]:
+    """Fills a results folder: a personalised method with two seeds, a deterministic one, one without a finished cell.
+
+    The personalised method is a perfect sampler with the readers' own masks as its maps, so that every number is known.
+    """
+
+    def fill(f: Fabricator) -> Path:
+        return _board(f, data)
+
+    return fill
+
+
+def _board(f: Fabricator, data: Any) -> Path:
+    dataset, options, cases, patients, masks = data
+    n, raters = masks.shape[:2]
+    common = {
+        "dataset": "synthetic",
+        "data_options": options,
+        "fingerprint": dataset.fingerprint,
+        "identity": "synthetic",
+        "rater_ids": dataset.describe().rater_ids,
+        "notice": dataset.notice,
+        "case_ids": cases,
+        "patient_ids": patients,
+        "eval": {"n_samples": SAMPLES_OF_BOARD, "max_cases": None},
+    }
+    mean = masks.mean(1).astype(np.float32)
+    maps = masks.astype(np.float32)
+    zeros = np.zeros((n, 2, *mean.shape[1:]), np.float32)
+    # Two dimensions: a projection on two components is then a rotation.
+    codes = np.broadcast_to(np.array([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]], np.float32), (n, raters, 2))
+    spread = np.array([score_case(m, m, metrics=["diversity_raters"])["diversity_raters"] for m in masks])
+    for seed in (0, 1):
+        rng = np.random.default_rng(seed)
+        samples = np.stack([m[rng.integers(0, raters, SAMPLES_OF_BOARD)] for m in masks])  # a perfect sampler
+        noise = rng.normal(0, 0.01, n)
+        diverse = {"ged": list(0.2 + noise), "hm_iou": list(0.8 + noise), "dice_soft": list(0.9 + noise)}
+        diverse |= {"dice_rater": [0.8] * n, "diversity_raters": list(spread), "diversity_samples": list(0.9 * spread)}
+        personal = {"dice_rater": list(0.9 + noise), "dice_rater.each": {r: [0.9] * n for r in common["rater_ids"]}}
+        stages = [{"name": "main", "steps": 20, "epochs": 4, "selected": "last", "val_metric": "ged"}]
+        folder = f.cell(
+            "net",
+            {"diverse": diverse, "personalised": personal},
+            seed=seed,
+            n_samples={"diverse": SAMPLES_OF_BOARD, "personalised": raters},
+            train={"stages": stages},
+            **common,
+        )
+        stored = StoredPredictions(
+            cases,
+            mean,
+            zeros,
+            samples,
+            maps,
+            SAMPLES_OF_BOARD,
+            sample_codes=samples[:, :, :2, 0] * 1.0,
+            rater_codes=codes,
+        )
+        write_predictions(folder / "predictions" / "test.safetensors", stored)
+        place = next((folder / "eval").iterdir())
+        for output, sets, own in (("diverse", samples, None), ("personalised", masks, maps)):
+            views = [
+                read_case(masks[i], sets[i], mean_prob=mean[i], rater_probs=None if own is None else own[i])
+                for i in range(n)
+            ]
+            save_components(
+                place / f"components-{output}.npz", [_counted(v, c) for v, c in zip(views, cases, strict=True)]
+            )
+        rows = [("main", e, 5 * e, key, (2 + seed) / e) for e in range(1, 5) for key in ("loss", "kl", "val_ged")]
+        pd.DataFrame(rows, columns=["stage", "epoch", "step", "key", "value"]).to_csv(
+            folder / "history.csv", index=False
+        )
+    worse = np.random.default_rng(2).normal(0, 0.01, n)
+    values = {"ged": list(0.3 + worse), "dice_rater": list(0.7 + worse), "dice_soft": list(0.7 + worse)}
+    plain = f.cell("plain", {"consensus": values}, n_samples=1, train={"seconds": {"train": 60.0}}, **common)
+    write_predictions(
+        plain / "predictions" / "test.safetensors", StoredPredictions(cases, mean, zeros, requested=SAMPLES_OF_BOARD)
+    )
+    f.cell("missing", None, **common)
+    return f.results
+
+
+def _counted(view: Any, case: str) -> Any:
+    bins_of(view)
+    if view.personalised:
+        evaluate(view, ["dice_rater"])
+    return components_of(view, case_id=case, every_variant=False)

@@ -12,87 +12,24 @@ import pytest
 from click.testing import CliRunner
 from multirater.benchmark.commands.figures import command
 from multirater.benchmark.derived import level_sets
-from multirater.benchmark.figures import KINDS, draw_figures
-from multirater.benchmark.figures.distances import ged_over_samples, iou_distances, rater_diversity
+from multirater.benchmark.figures import draw_figures
+from multirater.benchmark.figures.distances import iou_distances, over_samples, rater_diversity
+from multirater.benchmark.figures.over_samples import _without_copies
 from multirater.benchmark.figures.qualitative import chosen_cases, crop_box
-from multirater.benchmark.figures.samples_curve import _without_copies
+from multirater.benchmark.figures.style import DPI, TWO_COLUMN
 from multirater.benchmark.predictions import StoredPredictions, write_predictions
 from multirater.core.errors import UserError
-from multirater.core.options import resolve_options
-from multirater.datasets import DATASETS, open_dataset
 from multirater.metrics import score_case
 from PIL import Image
 
 Make = Callable[..., Any]
 SAMPLES = 8
-MAPS = ("personalised",)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A small synthetic data set: (data set, options, test indices, case ids, patient ids, masks)."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        options = resolve_options(DATASETS.get("synthetic"), {"size": 32, "cases": 48, "raters": 3}, "dataset")
-        dataset = open_dataset("synthetic", **options)
-        test = dataset.split(0).test
-        records = [dataset.records[i] for i in test]
-        masks = dataset.arrays(test)[1].astype(bool)
-        yield dataset, options, [r.case_id for r in records], [r.patient_id for r in records], masks
-
-
-def board(f: Any, data: Any) -> Path:
-    """A personalised method with two seeds, a deterministic one, and one without a finished cell."""
-    dataset, options, cases, patients, masks = data
-    n = len(cases)
-    common = {
-        "dataset": "synthetic",
-        "data_options": options,
-        "fingerprint": dataset.fingerprint,
-        "identity": "synthetic",
-        "rater_ids": dataset.describe().rater_ids,
-        "notice": dataset.notice,
-        "case_ids": cases,
-        "patient_ids": patients,
-        "eval": {"n_samples": SAMPLES, "max_cases": None},
-    }
-    mean = masks.mean(1).astype(np.float32)
-    zeros = np.zeros((n, 2, *mean.shape[1:]), np.float32)
-    for seed in (0, 1):
-        rng = np.random.default_rng(seed)
-        samples = np.stack([m[rng.integers(0, 3, SAMPLES)] for m in masks])  # a perfect sampler
-        values = {
-            "diverse": {"ged": list(rng.random(n)), "dice_rater": [0.8] * n},
-            "personalised": {"dice_rater": [0.9] * n, "dice_rater.each": {r: [0.9] * n for r in common["rater_ids"]}},
-        }
-        stages = [{"name": "main", "steps": 20, "epochs": 4, "selected": "last", "val_metric": "ged"}]
-        folder = f.cell(
-            "net",
-            values,
-            seed=seed,
-            n_samples={"diverse": SAMPLES, "personalised": 3},
-            train={"stages": stages},
-            **common,
-        )
-        stored = StoredPredictions(cases, mean, zeros, samples, masks.astype(np.float32), SAMPLES)
-        write_predictions(folder / "predictions" / "test.safetensors", stored)
-        rows = [("main", e, 5 * e, key, (2 + seed) / e) for e in range(1, 5) for key in ("loss", "kl", "val_ged")]
-        pd.DataFrame(rows, columns=["stage", "epoch", "step", "key", "value"]).to_csv(
-            folder / "history.csv", index=False
-        )
-    plain = f.cell("plain", {"consensus": {"ged": [0.3] * n, "dice_rater": [0.7] * n}}, n_samples=1, **common)
-    write_predictions(
-        plain / "predictions" / "test.safetensors", StoredPredictions(cases, mean, zeros, requested=SAMPLES)
-    )
-    f.cell("missing", None, **common)
-    return f.results
-
-
-@pytest.fixture(scope="module")
-def drawn(data: Any, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """The folder of the figures of `board`, drawn once."""
-    make = request.getfixturevalue("fabricate_at")
-    results = board(make(tmp_path_factory.mktemp("figures") / "results"), data)
+def drawn(make_board: Make, fabricate_at: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the figures of `make_board`, drawn once."""
+    results = make_board(fabricate_at(tmp_path_factory.mktemp("figures") / "results"))
     draw_figures(results)
     return results / "derived" / "figures"
 
@@ -101,8 +38,17 @@ EXPECTED = (
     "qualitative__synthetic__net",
     "qualitative__synthetic__plain",
     "curves__synthetic__net",
-    "ged_over_samples__synthetic",
+    "over_samples__synthetic",
     "per_rater__synthetic",
+    "confusion__synthetic__net",
+    "latent__synthetic__net",
+    "reliability__synthetic__net",
+    "diversity__synthetic",
+    "cases__synthetic",
+    "rank_stability__synthetic",
+    "significance__synthetic",
+    "critical_difference__synthetic",
+    "cost__synthetic",
 )
 
 
@@ -110,10 +56,11 @@ EXPECTED = (
 def test_figures_show_something(drawn: Path, stem: str) -> None:
     with Image.open(drawn / f"{stem}.png") as image:
         assert min(image.size) > 250
-        assert round(image.info["dpi"][0]) == 200
+        assert round(image.info["dpi"][0]) == DPI
+        assert image.size[0] <= round(TWO_COLUMN * DPI)
         pixels = np.asarray(image.convert("RGB"), dtype=float)
     assert pixels.std() > 10
-    assert (pixels.max(2) - pixels.min(2) > 60).mean() > 0.001  # coloured lines, not only text
+    assert (pixels.max(2) - pixels.min(2) > 60).mean() > 0.0005  # coloured lines, not only text
     pdf = (drawn / f"{stem}.pdf").read_bytes()
     assert pdf.startswith(b"%PDF")
     assert b"/Type3" not in pdf  # letters are embedded as letters
@@ -155,15 +102,19 @@ def test_every_method_is_shown_on_the_same_cases(drawn: Path, data: Any) -> None
 
 def test_curve_over_samples_agrees_with_the_metric(drawn: Path, data: Any) -> None:
     _, _, cases, _, masks = data
-    table = pd.read_csv(drawn / "ged_over_samples__synthetic.csv")
+    both = pd.read_csv(drawn / "over_samples__synthetic.csv")
+    table = both[both["metric"] == "ged"].rename(columns={"value": "ged"})
     net = table[(table["method"] == "net") & (table["output"] == "diverse")].set_index("n_samples")
     assert net.index.tolist() == [1, 2, 4, 8]
     expected = []
     for seed in (0, 1):
         rng = np.random.default_rng(seed)
         samples = np.stack([m[rng.integers(0, 3, SAMPLES)] for m in masks])
-        expected.append([score_case(m, s[:4], metrics=["ged"])["ged"] for m, s in zip(masks, samples, strict=True)])
-    assert net.loc[4, "ged"] == pytest.approx(np.mean(expected), abs=1e-12)
+        expected += [score_case(m, s[:4], metrics=["ged", "dice_match"]) for m, s in zip(masks, samples, strict=True)]
+    assert net.loc[4, "ged"] == pytest.approx(np.mean([e["ged"] for e in expected]), abs=1e-12)
+    match = both[(both["metric"] == "dice_match") & (both["n_samples"] == 4)].set_index(["method", "output"])["value"]
+    assert match["net", "diverse"] == pytest.approx(np.mean([e["dice_match"] for e in expected]), abs=1e-12)
+    assert match["human", "oracle"] == pytest.approx(match["net", "diverse"], abs=0.02)  # both draw from the readers
     assert net.loc[4, "n_cases"] == len(cases)
     oracle = table[table["method"] == "human"].set_index("n_samples")["ged"]
     assert oracle[8] == pytest.approx(oracle[1] / 8)
@@ -196,7 +147,7 @@ def test_per_rater_table_marks_common_masks(drawn: Path) -> None:
     kinds = table.groupby(["method", "output"])["kind"].first().to_dict()
     assert kinds["net", "personalised"] == "method"
     mean = table[(table["output"] == "personalised") & (table["metric"] == "dice_rater")]
-    assert mean["value"].tolist() == [0.9]
+    assert mean["value"].tolist() == pytest.approx([0.9], abs=0.01)
 
 
 def test_only_new_figures_are_drawn(drawn: Path) -> None:
@@ -213,14 +164,14 @@ def test_only_new_figures_are_drawn(drawn: Path) -> None:
         "per_rater__synthetic.png",
         "per_rater__synthetic.pdf",
     }
-    assert "ged_over_samples__synthetic.png" in (drawn / "index.md").read_text()
+    assert "over_samples__synthetic.png" in (drawn / "index.md").read_text()
 
 
-def test_drawing_again_gives_the_same_bytes(drawn: Path) -> None:
-    results = drawn.parents[1]
-    first = {s: (drawn / f"per_rater__synthetic.{s}").read_bytes() for s in ("png", "pdf", "csv")}
-    draw_figures(results, ["per_rater"], force=True)
-    assert first == {s: (drawn / f"per_rater__synthetic.{s}").read_bytes() for s in ("png", "pdf", "csv")}
+def test_drawing_again_gives_the_same_bytes(drawn: Path, make_board: Make, fabricate: Make) -> None:
+    again = draw_figures(make_board(fabricate("elsewhere")))[0].parent
+    names = sorted(p.name for p in drawn.iterdir() if p.suffix in (".png", ".pdf", ".csv"))
+    assert len(names) == 3 * len(EXPECTED)
+    assert [n for n in names if (drawn / n).read_bytes() != (again / n).read_bytes()] == []
 
 
 def test_changed_data_leave_pictures_out_but_not_tables(data: Any, fabricate: Make) -> None:
@@ -240,7 +191,7 @@ def test_changed_data_leave_pictures_out_but_not_tables(data: Any, fabricate: Ma
     zeros = np.zeros((n, 2, 32, 32), np.float32)
     stored = StoredPredictions(cases, masks.mean(1).astype(np.float32), zeros, requested=50)
     write_predictions(folder / "predictions" / "test.safetensors", stored)
-    paths = draw_figures(f.results)
+    paths = draw_figures(f.results, ["per_rater", "qualitative"])
     assert [p.stem for p in paths] == ["per_rater__synthetic"]
     assert "another fingerprint" in (f.results / "derived" / "figures" / "index.md").read_text()
 
@@ -277,7 +228,7 @@ def test_distances_match_the_metric() -> None:
     samples, raters = rng.random((6, 9, 9)) > 0.6, rng.random((3, 9, 9)) > 0.5
     samples[2] = raters[1] = False
     expected = [score_case(raters, samples[:s], metrics=["ged"])["ged"] for s in (1, 3, 6)]
-    np.testing.assert_allclose(ged_over_samples(samples, raters, (1, 3, 6)), expected, atol=1e-12)
+    np.testing.assert_allclose(over_samples(samples, raters, (1, 3, 6))[0], expected, atol=1e-12)
     assert iou_distances(np.stack([samples[2], raters[1]])).tolist() == [[0, 0], [0, 0]]
     valid = np.array([[True, True, False]])
     alone = rater_diversity(raters[None], valid)[0]
@@ -287,14 +238,25 @@ def test_distances_match_the_metric() -> None:
 
 def test_command(fabricate: Make) -> None:
     f = fabricate()
-    f.cell("net", {"personalised": {"dice_rater": [0.5] * 12, "dice_rater.each": {"1": [0.5] * 12}}})
-    found = CliRunner().invoke(command, ["--results", str(f.results), "--kinds", "per_rater"])
+    values = {"personalised": {"dice_rater": [0.5] * 12, "dice_rater.each": {"1": [0.5] * 12}}}
+    f.cell("net", values)
+    f.cell("net", values, dataset="other")
+
+    def call(*arguments: str) -> Any:
+        return CliRunner().invoke(command, ["--results", str(f.results), *arguments])
+
+    found = call("--only", "per_rater", "--dataset", "toy")
     assert found.exit_code == 0
-    assert "per_rater__toy.png" in found.output
-    wrong = CliRunner().invoke(command, ["--results", str(f.results), "--kinds", "per_ratr"])
-    assert isinstance(wrong.exception, UserError)
-    assert "did you mean 'per_rater'" in str(wrong.exception)
-    assert set(KINDS) == {"qualitative", "curves", "ged_over_samples", "per_rater"}
+    assert found.output.splitlines()[:-1] == [str(f.results / "derived" / "figures" / "per_rater__toy.png")]
+    for arguments, said in (
+        (("--only", "per_ratr"), "did you mean 'per_rater'"),
+        (("--method", "nett"), "did you mean 'net'"),
+        (("--dataset", "toi"), "did you mean 'toy'"),
+        (("--only", "per_rater", "--method", "net"), "leave out --method"),
+    ):
+        wrong = call(*arguments)
+        assert isinstance(wrong.exception, UserError)
+        assert said in str(wrong.exception)
 
 
 def test_nothing_finished_is_one_sentence(fabricate: Make) -> None:

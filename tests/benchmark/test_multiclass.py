@@ -335,7 +335,7 @@ def check_results(results: Path, methods: tuple[str, ...]) -> None:
             for k in (1, 2):
                 assert (results / "derived" / "figures" / f"qualitative__folder__{method}-class{k}.{kind}").is_file()
     text = (results / "derived" / "figures" / "index.md").read_text()
-    assert "[ged_over_samples__folder]" in text
+    assert "[over_samples__folder]" in text
     assert "[per_rater__folder]" in text
     assert "each is scored against the rest" in (results / "derived" / "leaderboard.md").read_text()
 
