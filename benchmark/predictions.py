@@ -125,7 +125,7 @@ def predict_cases(
         for name in _CODES:
             codes = getattr(prediction, name)
             if codes is not None:
-                kept[name].append(codes[0].float().cpu().numpy())
+                kept[name].append(codes[0].detach().float().cpu().numpy())
         tick(done + 1, len(indices))
     stacked = {name: np.stack(values) if values else None for name, values in kept.items()}
     if stacked["mean"] is None or stacked["mean_log"] is None:

@@ -239,7 +239,7 @@ class Pionono(Method):
             raters=prediction_layout(raters, self.data, 2),
             mean=prediction_layout(mean, self.data, 1),
             sample_codes=codes,
-            rater_codes=self.raters.mean[: self.data.raters].expand(len(images), -1, -1),
+            rater_codes=self.raters.mean[: self.data.raters].detach().expand(len(images), -1, -1),
         )
 
     def _predict(self, images: Tensor, n_samples: int, seeds: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

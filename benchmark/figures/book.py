@@ -12,6 +12,7 @@ from ...core.errors import UserError, unknown
 from ...core.files import read_json, write_json, write_text
 from ...core.hashing import digest
 from ..collect import DamagedCell, StoredCell
+from ..groups import Group
 from ..leaderboard import sheets_of
 from ..sheet import Sheet
 from .kinds import KINDS, Kind
@@ -34,6 +35,7 @@ class Job:
     kind: str
     stem: str
     subject: str
+    table: str
     dataset: str
     method: str
     cells: tuple[StoredCell, ...]
@@ -93,7 +95,7 @@ def draw_figures(
             if old.get("key") == job.key and whole and not old.get("left_out") and not force:
                 done[job.stem] = old
                 continue
-            entry = {"key": job.key, "kind": job.kind, "subject": job.subject, "left_out": ""}
+            entry = {"key": job.key, "kind": job.kind, "subject": job.subject, "table": job.table, "left_out": ""}
             try:
                 figure, table = job.draw()
                 save(figure, table, folder, job.stem)
@@ -149,11 +151,12 @@ def _jobs_of_table(kind: Kind, sheet: Sheet, tail: str) -> list[Job]:
     group, dataset = sheet.group, sheet.group.key["dataset"]
     cells = tuple(cell for row in group.rows for cell in row.cells)
     stem = f"{kind.name}__{slug(dataset)}{tail}"
-    return [Job(kind.name, stem, group.title, dataset, "", cells, kind.drawing(sheet))]
+    return [Job(kind.name, stem, group.title, table_key(group), dataset, "", cells, kind.drawing(sheet))]
 
 
 def _jobs_of_rows(kind: Kind, sheet: Sheet, tail: str) -> list[Job]:
     group, dataset = sheet.group, sheet.group.key["dataset"]
+    table = table_key(group)
     jobs = []
     for row in group.methods:
         # The plain name is the method's; only configurations that stand side by side need more.
@@ -162,12 +165,12 @@ def _jobs_of_rows(kind: Kind, sheet: Sheet, tail: str) -> list[Job]:
         stem = f"{kind.name}__{slug(dataset)}__{slug(row.method)}{label}{tail}"
         subject, cells = f"{row.name} on {group.title}", tuple(row.cells)
         if kind.scope == "method":
-            jobs.append(Job(kind.name, stem, subject, dataset, row.method, cells, kind.drawing(sheet, row)))
+            jobs.append(Job(kind.name, stem, subject, table, dataset, row.method, cells, kind.drawing(sheet, row)))
             continue
         for k, name in enumerate(group.class_names or ("",)):
             mark, said = (f"-class{k + 1}", f", class {name}") if name else ("", "")
             draw = kind.drawing(sheet, row, k)
-            jobs.append(Job(kind.name, stem + mark, subject + said, dataset, row.method, cells[:1], draw))
+            jobs.append(Job(kind.name, stem + mark, subject + said, table, dataset, row.method, cells, draw))
     return jobs
 
 
@@ -175,6 +178,11 @@ def _rank(sheet: Sheet) -> tuple[Any, ...]:
     preset = sheet.group.key["preset"]
     done = sum(len(row.cells) for row in sheet.group.methods)
     return (_PRESETS.index(preset) if preset in _PRESETS else -1, done, sheet.group.slug)
+
+
+def table_key(group: Group) -> str:
+    """What tells two tables apart whose titles are the same (another fingerprint, another protocol)."""
+    return digest({k: str(v) for k, v in group.key.items()})[:12]
 
 
 def slug(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,7 +47,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
         by_row = {line.row: i for i, line in enumerate(one.lines)}
         for y, row in enumerate(rows):
             if row not in by_row:
-                why = next((why for line, why in one.left_out.items() if line.row == row), "not compared")
+                why = _why(one, row)
                 ax.text(0.5, y, why, transform=ax.get_yaxis_transform(), ha="center", va="center", fontsize=5.5)
                 continue
             i = by_row[row]
@@ -74,6 +75,13 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     )
     table = pd.concat(records, ignore_index=True)
     return figure, table[["metric", "method", "output", "n_samples", "case_id", "value"]]
+
+
+def _why(one: Ranked, row: int) -> str:
+    """Why a row is not compared, in short lines; of its outputs, the one that would have competed says it."""
+    reasons = [why for line, why in one.left_out.items() if line.row == row]
+    own = [why for why in reasons if not why.startswith("the method competes")] or reasons or ["not compared"]
+    return "\n".join(textwrap.wrap(own[0], 22))
 
 
 def _lane(ax: Axes, y: float, values: NDArray[np.float64], metric: str, name: str) -> None:

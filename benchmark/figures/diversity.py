@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..groups import Row
 from ..sheet import Line, Sheet
 from .source import LeftOut
 from .style import BLUE, GREY, TWO_COLUMN, VERMILLION, caption, short
@@ -35,7 +34,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     panels: list[tuple[Line, pd.DataFrame]] = []
     for line in sheet.lines:
         if line.kind == "method" and line.output and (sheet.samples(line) or 0) > 1:
-            values = _values(sheet.row(line), line.output)
+            values = _values(sheet, line)
             if len(values):
                 panels.append((line, values))
     if not panels:
@@ -86,20 +85,14 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     return figure, table[columns].reset_index(drop=True)
 
 
-def _values(row: Row, output: str) -> pd.DataFrame:
+def _values(sheet: Sheet, line: Line) -> pd.DataFrame:
     """One line a case, averaged over seeds (and classes): ids and both diversities."""
-    frames = []
-    for cell in row.cells:
-        frame = cell.metrics(("case_id", "patient_id", "output", "metric", "variant", "value"))
-        use = (
-            (frame["output"] == output) & frame["metric"].isin(_METRICS) & frame["variant"].isin(("", "canonical"))
-        ) & frame["value"].notna()
-        frames.append(frame[use].astype({"case_id": str, "patient_id": str, "metric": str}))
-    found = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["metric"])
-    if found["metric"].nunique() < len(_METRICS):
+    found = {metric: sheet.case_values(line, metric) for metric in _METRICS}
+    first = found[_METRICS[0]]
+    if first is None or found[_METRICS[1]] is None:
         return pd.DataFrame(columns=["case_id", "patient_id", *_METRICS])
-    wide = found.pivot_table("value", ["case_id", "patient_id"], "metric", aggfunc="mean", observed=True)
-    return wide.dropna().reset_index().sort_values("case_id", ignore_index=True)
+    columns = {metric: one.values for metric, one in found.items() if one is not None}
+    return pd.DataFrame({"case_id": first.cases, "patient_id": first.patients, **columns}).dropna(ignore_index=True)
 
 
 def _panel(ax: Axes, values: pd.DataFrame, limit: float) -> None:

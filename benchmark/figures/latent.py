@@ -67,7 +67,7 @@ def draw(sheet: Sheet, row: Row) -> tuple[Figure, pd.DataFrame]:
             ax.scatter(
                 *flat.T, color=colour, marker=marker, edgecolors="white", zorder=3, label=reader_name(name), **look
             )
-            ids = ["every case" if fixed else case_ids[i] for i in cases]
+            ids = ["" if fixed else case_ids[i] for i in cases]  # a fixed code is that of every case
             parts.append(pd.DataFrame({"kind": "reader", "of": name, "case_id": ids, "x": flat[:, 0], "y": flat[:, 1]}))
     ax.set_aspect("equal", adjustable="datalim")
     ax.set_xlabel(f"first component ({100 * project.share[0]:.0f} % of the variance)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from ...core.errors import UserError
 from ...core.files import read_json
 from ..collect import DamagedCell
+from ..figures.book import table_key
 from ..figures.source import LeftOut, Scored, kept, scored
 from ..sheet import Sheet
 from .records import Names
@@ -44,21 +46,22 @@ class Gallery:
 
     def figures_of_table(self, sheet: Sheet, names: Names) -> list[dict[str, str]]:
         """Figures of all methods of a table together."""
-        return self._copied(lambda subject: subject == sheet.group.title, names)
+        return self._copied(sheet, lambda subject: subject == sheet.group.title, names)
 
     def figures_of_row(self, sheet: Sheet, index: int, names: Names) -> list[dict[str, str]]:
         """Figures of one row."""
         own = f"{sheet.group.rows[index].name} on {sheet.group.title}"
-        return self._copied(lambda subject: subject == own or subject.startswith(f"{own}, class "), names)
+        return self._copied(sheet, lambda subject: subject == own or subject.startswith(f"{own}, class "), names)
 
-    def _copied(self, wanted: Any, names: Names) -> list[dict[str, str]]:
+    def _copied(self, sheet: Sheet, wanted: Callable[[str], bool], names: Names) -> list[dict[str, str]]:
         from ..figures.kinds import KINDS
 
         found = []
         for stem, entry in sorted(self.entries.items(), key=lambda e: (list(KINDS).index(e[1]["kind"]), e[0])):
             hidden = entry["kind"] in _SHOWS_CASES and not (self.with_ids and self.with_images)
             picture = self.source / f"{stem}.png"
-            if not wanted(entry["subject"]) or entry["left_out"] or hidden or not picture.is_file():
+            other = entry.get("table") != table_key(sheet.group) or not wanted(entry["subject"])
+            if other or entry["left_out"] or hidden or not picture.is_file():
                 continue
             place = self.folder / "figures"
             place.mkdir(exist_ok=True)
