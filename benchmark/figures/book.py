@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...core.errors import UserError, unknown
 from ...core.files import read_json, write_json, write_text
 from ...core.hashing import digest
-from ..collect import DamagedCell, StoredCell
+from ..collect import StoredCell
 from ..groups import Group
 from ..leaderboard import sheets_of
 from ..sheet import Sheet
@@ -99,7 +99,7 @@ def draw_figures(
             try:
                 figure, table = job.draw()
                 save(figure, table, folder, job.stem)
-            except (LeftOut, DamagedCell) as reason:
+            except (LeftOut, UserError) as reason:  # damaged files of one cell must not cost the other figures
                 entry["left_out"] = str(reason)
             done[job.stem] = entry
     exist = {job.stem for job in every}

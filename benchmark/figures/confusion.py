@@ -19,6 +19,7 @@ from .style import counted as said_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 _MANY = 6  # readers beyond which the two heatmaps need the width of a page
 _MOST = 16  # beyond which numbers in the cells would touch
@@ -42,6 +43,8 @@ def draw(sheet: Sheet, row: Row, k: int = 0) -> tuple[Figure, pd.DataFrame]:
     own, among = _Mean(size), _Mean(size)
     for case in found.cases:
         view = case.view()
+        if view.void or not len(view.present):
+            continue  # nobody saw it
         if not view.personalised:
             raise LeftOut("the method has no map for single readers")
         own.add(view.present, scores(view).T)  # line: the output for r, column: reader q
@@ -108,7 +111,7 @@ def sheet_gap(matrix: NDArray[np.float64]) -> float:
     return float((matrix.diagonal()[seen] - np.nanmean(others[:, seen], axis=0)).mean()) if seen.any() else float("nan")
 
 
-def _heat(ax: Axes, matrix: NDArray[np.float64], names: list[str], low: float, high: float):  # type: ignore[no-untyped-def]
+def _heat(ax: Axes, matrix: NDArray[np.float64], names: list[str], low: float, high: float) -> AxesImage:
     from matplotlib.patches import Rectangle
 
     size = len(matrix)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -126,7 +126,7 @@ def _panel(ax: Axes, one: Ranked, table: pd.DataFrame) -> None:
     for point in table.itertuples():
         if not np.isnan(point.ci_low):
             ax.plot([point.amount] * 2, [point.ci_low, point.ci_high], color="#CCCCCC", linewidth=0.7, zorder=0)
-        look = {"mfc": BLUE, "mec": BLUE} if point.pareto else {"mfc": "white", "mec": GREY}
+        look: dict[str, Any] = {"mfc": BLUE, "mec": BLUE} if point.pareto else {"mfc": "white", "mec": GREY}
         ax.plot(point.amount, point.value, "o", markersize=7.5, markeredgewidth=0.7, zorder=2 + point.pareto, **look)
         colour = "white" if point.pareto else BLACK
         ax.text(

@@ -7,7 +7,7 @@ the figure is about), else of the samples' codes. Codes were stored with the pre
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -62,7 +62,7 @@ def draw(sheet: Sheet, row: Row) -> tuple[Figure, pd.DataFrame]:
         cases = np.array([0]) if fixed else _spread(len(raters), _CASES)
         for r, name in enumerate(names):
             flat = project(raters[cases, r])
-            look = {"s": 60, "linewidths": 0.8} if fixed else {"s": 8, "linewidths": 0.25}
+            look: dict[str, Any] = {"s": 60, "linewidths": 0.8} if fixed else {"s": 8, "linewidths": 0.25}
             colour, marker = READER_COLOURS[r % len(READER_COLOURS)], "osD^vPX*"[r % 8]
             ax.scatter(
                 *flat.T, color=colour, marker=marker, edgecolors="white", zorder=3, label=reader_name(name), **look

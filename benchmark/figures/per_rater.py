@@ -23,6 +23,7 @@ _LOOK: dict[str, dict[str, Any]] = {
     "common": {"color": BLUE, "marker": "o", "mfc": "white"},
     "trivial": {"color": VERMILLION, "marker": "s", "mfc": "white"},
 }
+_MOST = 56  # lines on a page
 _SAID = {
     "human": "human and oracle",
     "method": "method, own mask per reader",
@@ -43,7 +44,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     if not sheet.show_raters:
         raise LeftOut("the readers of this data set have no identity")
     metrics = [*(f"dice_rater[{r}]" for r in sheet.raters), "dice_rater"]
-    lines, copies = _shown(sheet, metrics)
+    lines, said = _shown(sheet, metrics)
     if not lines:
         raise LeftOut("no row has a Dice per reader")
     height = 0.15 * len(lines) + 1.05
@@ -89,7 +90,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     caption(
         figure,
         "Dice with the reader ↑, 95 % intervals over patients",
-        "outputs with the same masks for all readers: once" if copies else "",
+        *said,
         sheet.group.title,
         said_of(max(s.n_cases for s in scores), max(s.n_patients for s in scores)),
         labels(sheet),
@@ -98,9 +99,12 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.DataFrame(records)
 
 
-def _shown(sheet: Sheet, metrics: list[str]) -> tuple[list[Line], bool]:
-    """Lines to draw: of the outputs of a row with the same numbers (one common mask behind all) the first, and whether
-    any was dropped."""
+def _shown(sheet: Sheet, metrics: list[str]) -> tuple[list[Line], list[str]]:
+    """Lines to draw, and what to say of those that are not.
+
+    Of the outputs of a row with the same numbers (one common mask behind all) the first is drawn. Where more lines are
+    left than a page holds, trivial rows give way, the thresholds per reader last; the tables keep them all.
+    """
     seen: set[tuple[Any, ...]] = set()
     lines = []
     having = [line for line in sheet.lines if sheet.score(line, "dice_rater") is not None]
@@ -110,7 +114,12 @@ def _shown(sheet: Sheet, metrics: list[str]) -> tuple[list[Line], bool]:
         if line.kind == "human" or numbers not in seen:
             lines.append(line)
         seen.add(numbers)
-    return lines, len(lines) < len(having)
+    said = ["outputs with the same masks for all readers: once"] if len(lines) < len(having) else []
+    for keep, words in ((("own_threshold",), "further trivial rows"), ((), "trivial rows")):
+        if len(lines) > _MOST:
+            lines = [line for line in lines if line.kind != "trivial" or line.output in keep]
+            said = [*said[:1], f"{words}: in the table only"]
+    return lines, said
 
 
 def reader_name(rater: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -119,11 +119,13 @@ def _violin(ax: Axes, y: float, stable: Stability) -> None:
         ax.text(0.0, y, "every sample is tied", ha="left", va="center", fontsize=6.5)
         return
     if np.ptp(tau) > 1e-9:
-        parts = ax.violinplot(tau, positions=[y], orientation="horizontal", widths=0.75, showextrema=False)
+        parts: dict[str, Any] = ax.violinplot(
+            tau, positions=[y], orientation="horizontal", widths=0.75, showextrema=False
+        )
         for body in parts["bodies"]:
             body.set(facecolor=SKY, alpha=0.6, edgecolor=BLUE, linewidth=0.5)
             # A kernel reaches beyond the values; τ does not.
-            vertices = body.get_paths()[0].vertices
+            vertices = np.asarray(body.get_paths()[0].vertices)
             vertices[:, 0] = np.clip(vertices[:, 0], tau.min(), tau.max())
     low, middle, high = stable.tau_quartiles
     ax.plot([low, high], [y, y], color=BLACK, linewidth=2.4, solid_capstyle="butt", zorder=3)

@@ -182,10 +182,9 @@ def _all_scores(sheet: Sheet, lines: list[Line]) -> list[list[Any]]:
     if not lines:
         return []
     scores = sheet.scores[sheet.scores["row"] == lines[0].row]
-    names = ("output", "metric", "variant", "n_samples", "n_cases", "n_patients", "value", "ci_low", "ci_high")
-    names = (*names, "n_replaced", "n_dropped", "note")
+    names = "output metric variant n_samples n_cases n_patients value ci_low ci_high n_replaced n_dropped note".split()
     found = scores[scores["output"].isin(outputs)].sort_values(["output", "metric", "variant"], kind="stable")
-    return [[_plain(v) for v in values] for values in found[list(names)].itertuples(index=False, name=None)]
+    return [[_plain(v) for v in values] for values in found[names].itertuples(index=False, name=None)]
 
 
 def _cases(sheet: Sheet, row: Row, lines: list[Line], names: Names) -> dict[str, Any]:

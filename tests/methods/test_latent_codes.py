@@ -27,7 +27,7 @@ def predict(method: Any, images: torch.Tensor) -> Any:
 
 def test_dpersona(images: torch.Tensor) -> None:
     torch.manual_seed(0)
-    method: Any = create_method("dpersona", DATA, backbone="unet_small", widths=[8, 8])
+    method: Any = create_method("dpersona", DATA, backbone="unet_small", widths=[16, 16])
     first = predict(method, images)
     assert first.rater_codes is None  # before stage 2
     method.personalised_trained.fill_(True)
@@ -42,7 +42,7 @@ def test_dpersona(images: torch.Tensor) -> None:
 
 def test_pionono(images: torch.Tensor) -> None:
     torch.manual_seed(0)
-    method: Any = create_method("pionono", DATA, backbone="unet_small", widths=[8, 8])
+    method: Any = create_method("pionono", DATA, backbone="unet_small", widths=[16, 16])
     found = predict(method, images)
     assert found.sample_codes.shape == (2, 5, method.latent)
     with torch.inference_mode():
