@@ -51,7 +51,7 @@ def draw(sheet: Sheet, row: Row) -> tuple[Figure, pd.DataFrame]:
     if samples is not None:
         cases, draws = np.unravel_index(_spread(samples.shape[0] * samples.shape[1], _CLOUD), samples.shape[:2])
         flat = project(samples[cases, draws])
-        ax.scatter(*flat.T, s=3, color="#BBBBBB", linewidths=0, zorder=1, label="samples")
+        ax.scatter(flat[:, 0], flat[:, 1], s=3, color="#BBBBBB", linewidths=0, zorder=1, label="samples")
         ids = [case_ids[i] for i in cases]
         parts.append(
             pd.DataFrame({"kind": "sample", "of": draws + 1, "case_id": ids, "x": flat[:, 0], "y": flat[:, 1]})
@@ -65,7 +65,14 @@ def draw(sheet: Sheet, row: Row) -> tuple[Figure, pd.DataFrame]:
             look: dict[str, Any] = {"s": 60, "linewidths": 0.8} if fixed else {"s": 8, "linewidths": 0.25}
             colour, marker = READER_COLOURS[r % len(READER_COLOURS)], "osD^vPX*"[r % 8]
             ax.scatter(
-                *flat.T, color=colour, marker=marker, edgecolors="white", zorder=3, label=reader_name(name), **look
+                flat[:, 0],
+                flat[:, 1],
+                color=colour,
+                marker=marker,
+                edgecolors="white",
+                zorder=3,
+                label=reader_name(name),
+                **look,
             )
             ids = ["" if fixed else case_ids[i] for i in cases]  # a fixed code is that of every case
             parts.append(pd.DataFrame({"kind": "reader", "of": name, "case_id": ids, "x": flat[:, 0], "y": flat[:, 1]}))

@@ -303,8 +303,9 @@ def _colour_bars(figure: Figure, axes: list[list[Axes]], lines: list[list[Block]
         place = figure.add_axes((box.x0, low - 0.13 / height, box.width, 0.055 / height))
         bar = figure.colorbar(ScalarMappable(Normalize(0, 1), colours), cax=place, orientation="horizontal")
         bar.set_ticks([0, 1])
-        for text, side in zip(place.get_xticklabels(), ("left", "right"), strict=True):
-            text.set_horizontalalignment(side)  # neighbouring bars would otherwise read "10"
+        first, last = place.get_xticklabels()
+        first.set_horizontalalignment("left")  # neighbouring bars would otherwise read "10"
+        last.set_horizontalalignment("right")
         bar.outline.set_linewidth(0.4)
         place.tick_params(labelsize=6, length=1.5, pad=1)
         place.set_xlabel(f"{name} [{label}]" if label else name, fontsize=6, labelpad=-1)

@@ -121,8 +121,7 @@ def _sums(found: Counted, parts: list[tuple[NDArray[np.float64], ...]]) -> dict[
     """Pooled bins with intervals over patients, and their calibration error."""
     count, sum_p, sum_q = (np.stack(column) for column in zip(*parts, strict=True))  # N×bins each
     per_patient = np.zeros((found.n_patients, 2, count.shape[1]))
-    np.add.at(per_patient, (found.patients, 0), count)
-    np.add.at(per_patient, (found.patients, 1), sum_q)
+    np.add.at(per_patient, found.patients, np.stack([count, sum_q], axis=1))
     low = high = np.full(count.shape[1], np.nan)
     if found.n_patients >= MIN_CLUSTERS:
         drawn = np.concatenate([np.tensordot(d, per_patient, 1) for d in draw_counts(found.n_patients, _DRAWS)])
