@@ -75,13 +75,13 @@ def draw(sheet: Sheet, row: Row, k: int = 0) -> tuple[Figure, pd.DataFrame]:
     bar.outline.set_linewidth(0.4)
     bar.ax.tick_params(labelsize=6)
     of_class = f", class {group.class_names[k]}" if group.class_names else ""
-    gap = sheet_gap(own.value())
+    gap = _gap(own.value())
     caption(
         figure,
         f"{row.name} on {group.title}{of_class}",
         f"one mask per reader, S = {size}",
         said_of(found.n_cases, found.n_patients),
-        f"own reader minus the others, mean over lines: {gap:+.3f}",
+        f"own reader minus the others, mean over readers: {gap:+.3f}",
         notice=group.notice,
     )
     return figure, pd.DataFrame(records)
@@ -101,7 +101,7 @@ class _Mean:
         return np.where(self.n > 0, self.total / np.maximum(self.n, 1), np.nan)
 
 
-def sheet_gap(matrix: NDArray[np.float64]) -> float:
+def _gap(matrix: NDArray[np.float64]) -> float:
     """Mean over columns (readers) of the diagonal minus the mean of the others."""
     size = len(matrix)
     if size < 2:

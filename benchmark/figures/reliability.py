@@ -172,8 +172,8 @@ def _panel(above: Axes, below: Axes, title: str, curves: list[tuple[str, dict[st
     above.text(0.97, 0.04, said, transform=above.transAxes, ha="right", va="bottom", fontsize=6.5, color=VERMILLION)
     if several:
         above.legend(loc="upper left", fontsize=6.5, handlelength=1.6, borderaxespad=0.2, labelspacing=0.25)
-    above.set_xlim(0, 1)
-    above.set_ylim(0, 1)
+    above.set_xlim(-0.02, 1.02)
+    above.set_ylim(-0.02, 1.02)
     above.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     above.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
     below.set_yscale("log")
