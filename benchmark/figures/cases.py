@@ -81,7 +81,7 @@ def _why(one: Ranked, row: int) -> str:
     """Why a row is not compared, in short lines; of its outputs, the one that would have competed says it."""
     reasons = [why for line, why in one.left_out.items() if line.row == row]
     own = [why for why in reasons if not why.startswith("the method competes")] or reasons or ["not compared"]
-    return "\n".join(textwrap.wrap(own[0], 22))
+    return "\n".join(textwrap.wrap(own[0], 26))
 
 
 def _lane(ax: Axes, y: float, values: NDArray[np.float64], metric: str, name: str) -> None:

@@ -167,7 +167,8 @@ def _case(
     masks, valid, mean = found.masks[i], found.valid[i], stored.mean[i]
     drawn: list[NDArray[np.bool_]] = [masks[valid], (mean > 0.5)[None]]
     if stored.samples is not None:
-        drawn.append(stored.samples[i, :SAMPLES_SHOWN])
+        shown = sum(len(block.columns) for line in lines for block in line if block.kind == "sample")
+        drawn.append(stored.samples[i, :shown])
     if stored.raters is not None:
         drawn.append(stored.raters[i] > 0.5)
     shape = (int(mean.shape[0]), int(mean.shape[1]))
