@@ -31,7 +31,7 @@ METRICS = {"ged": "GED ↓", "dice_match": "Dice match ↑"}
 COLUMNS = ("method", "output", "n_samples", "metric", "value", "ci_low", "ci_high", "n_cases", "n_patients")
 Curves = dict[str, dict[str, list[NDArray[np.float64]]]]  # output, case, one 2×sizes array per seed
 _ORACLE_DRAWS = 16
-_BANDS = 6  # methods up to which bands of intervals can be told apart
+_BANDS = 6  # methods up to which bands of intervals, and level sets beside samples, can be told apart
 _LEVELS = "levels"
 
 
@@ -62,7 +62,8 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
         group.title,
         "the first S of one stored set",
         said_of(n, g),
-        "dashed, hollow: level sets of the mean map",
+        "dashed, hollow: level sets of the mean map"
+        + (" of methods without samples (all: in the CSV)" if len(methods) > _BANDS else ""),
         "bands: 95 % intervals over patients" if len(methods) <= _BANDS else "intervals: in the CSV",
         "perfect sampler: draws from the readers, GED v_R/S",
         labels(sheet),
@@ -76,6 +77,8 @@ def _panel(ax: Axes, table: pd.DataFrame, methods: dict[str, str]) -> None:
         found = dict(list(table[table["method"] == method].groupby("output", sort=False)))
         for output, part in found.items():
             trivial = output == _LEVELS
+            if trivial and len(found) > 1 and len(methods) > _BANDS:
+                continue  # a rival for every curve would hide them all
             style = look(i)
             hollow: dict[str, Any] = {"linestyle": (0, (3, 1.5)), "markerfacecolor": "white", "linewidth": 0.8}
             name = shown if not trivial or len(found) == 1 else "_nolegend_"
