@@ -17,7 +17,7 @@ from .table import CaseTable, pair_indices
 if TYPE_CHECKING:
     import pandas as pd
 
-Kind = Literal["percentile", "bca"]
+Kind = Literal["percentile", "expanded", "bca"]
 LEVEL = 0.95
 ALPHA = 0.05
 MEAN_COLUMNS = ("method", "value", "ci_low", "ci_high", "sd_cases", "n_cases", "n_patients", "note")
@@ -166,11 +166,25 @@ class _Bootstrap:
             if kind == "percentile":
                 self.low[part], self.high[part] = quantile(drawn, tails, axis=0)
             else:
-                for column, level_of in zip(part, _bca_levels(drawn, s, c, tails), strict=True):
-                    i = int(np.flatnonzero(part == column)[0])
+                levels = (
+                    _bca_levels(drawn, s, c, tails) if kind == "bca" else expanded_levels(self.clusters[part], tails)
+                )
+                for i, (column, level_of) in enumerate(zip(part, levels, strict=True)):
                     self.low[column], self.high[column] = np.nanquantile(drawn[:, i], level_of)
             below, above = (drawn <= 0).sum(0), (drawn >= 0).sum(0)
             self.p[part] = np.minimum(1.0, 2 * (1 + np.minimum(below, above)) / (draws + 1))
+
+
+def expanded_levels(clusters: NDArray[np.intp], tails: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Levels of the expanded percentile interval, K×2: Φ(√(G/(G−1)) t_{G−1}(α)) (Hesterberg 2015, section 5.2).
+
+    Percentiles of few clusters are too narrow: resampling shrinks the variance by (G−1)/G, and the normal shape of the
+    draws stands where Student's t should.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    g = clusters.astype(np.float64)[:, None]
+    return np.asarray(ndtr(np.sqrt(g / (g - 1)) * stdtrit(g - 1, tails[None])))
 
 
 def _bca_levels(

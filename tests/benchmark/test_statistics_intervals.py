@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from multirater.benchmark.bootstrap import bootstrap_means, cluster_sums, draw_counts, percentile_intervals
 from multirater.benchmark.statistics import CaseTable, holm, means, pairwise, signed_rank
+from multirater.benchmark.statistics.differences import expanded_levels
 from multirater.benchmark.statistics.table import pair_indices
 from multirater.core.seeding import numpy_generator
 from scipy import stats
@@ -117,6 +118,24 @@ def test_intervals_cover_the_truth_in_simulated_benchmarks() -> None:
     inside["difference"] = np.mean((found.low <= 0.02) & (found.high >= 0.02))
     for name, share in inside.items():
         assert 0.93 <= share <= 0.97, (name, share)
+
+
+def test_expanded_percentiles_cover_with_few_patients() -> None:
+    """Plain percentiles of 12 patients cover too little; the expanded ones keep what they promise."""
+    common, clusters = clustered(numpy_generator("simulation", subject="few patients"), 12, 1000)
+    table = CaseTable(common.T, tuple(f"m{i}" for i in range(1000)), clusters)
+    share = {}
+    for kind in ("percentile", "expanded"):
+        found = means(table, draws=1000, kind=kind)
+        share[kind] = float(np.mean((found["ci_low"] <= 0) & (found["ci_high"] >= 0)))
+    assert share["percentile"] < 0.93 <= share["expanded"] <= 0.97
+
+
+def test_expanded_levels_by_their_formula_and_in_the_limit() -> None:
+    found = expanded_levels(np.array([10, 10_000]), np.array([0.025, 0.975]))
+    assert found[0, 0] == pytest.approx(stats.norm.cdf(np.sqrt(10 / 9) * stats.t.ppf(0.025, 9)))
+    np.testing.assert_allclose(found.sum(1), 1)
+    np.testing.assert_allclose(found[1], [0.025, 0.975], atol=1e-4)
 
 
 def test_intervals_that_take_cases_for_patients_do_not_cover() -> None:
