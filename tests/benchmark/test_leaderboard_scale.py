@@ -1,4 +1,4 @@
-"""A large leaderboard: 20 methods × 5 data sets × 4 folds, 1,000 cases a data set, within a minute of processor time."""
+"""A large leaderboard: 20 methods × 5 data sets × 4 folds, 1,000 cases a data set, in a minute of processor time."""
 
 from __future__ import annotations
 
