@@ -13,23 +13,20 @@ eval/<key8>/            metrics.csv, components-<output>.npz (counts behind the 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import lzma
 import os
-import socket
-import time
-import uuid
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
 from ..core.hashing import digest
+from . import claims
+from .attempts import attempt_folders, read_attempt
+from .claims import owner_alive as owner_alive
 
 PROTOCOL = 1  # raised when the loop, the sampling or the scoring rules change every number
 SCHEMA = {"cell": 1, "train": 1, "result": 1, "multirater-results": 1, "attempt": 1}
@@ -131,10 +128,15 @@ class Cell:
     folder: Path
 
     @classmethod
+    def at(cls, results: Path, spec: dict[str, Any]) -> Cell:
+        """Where the cell of a specification is or would be."""
+        name = f"f{spec['fold']}-s{spec['seed']}-{spec['train_key'][:8]}"
+        return cls(results / "cells" / spec["method"]["name"] / spec["dataset"]["name"] / name)
+
+    @classmethod
     def plan(cls, results: Path, spec: dict[str, Any]) -> Cell:
         """The cell of a specification; writes ``spec.json`` if it is new or says something else."""
-        name = f"f{spec['fold']}-s{spec['seed']}-{spec['train_key'][:8]}"
-        cell = cls(results / "cells" / spec["method"]["name"] / spec["dataset"]["name"] / name)
+        cell = cls.at(results, spec)
         # The train key decides the folder; what else the spec names (evaluation, preset) is what was asked last.
         path = cell.folder / "spec.json"
         if not path.is_file() or read_json(path) != spec:
@@ -175,113 +177,31 @@ class Cell:
         return record
 
     def state(self) -> State:
-        spec = self.spec
-        claim = self.claim()
-        if claim is not None:
-            return State.RUNNING if owner_alive(claim) else State.LOST
-        if self.result(spec["eval_key"]) is not None:
-            return State.DONE
-        if self.train_record.is_file() and self.predictions("test").is_file():
-            return State.TRAINED
-        last = self.last_attempt()
-        if last and last.get("outcome") in ("error", "diverged", "refused"):
-            return State.FAILED
-        return State.PENDING
+        """What the files of the cell say (`states.state_of`)."""
+        from .states import state_of
+
+        return state_of(self.folder, self.spec)
 
     # -- attempts and claims --------------------------------------------------------------------
 
     def attempts(self) -> list[Path]:
-        found = [p for p in (self.folder / "attempts").glob("*") if p.name.isdigit()]
-        return sorted(found, key=lambda p: int(p.name))
+        return attempt_folders(self.folder)
 
     def last_attempt(self) -> dict[str, Any] | None:
         attempts = self.attempts()
-        path = attempts[-1] / "attempt.json" if attempts else None
-        return read_json(path) if path and path.is_file() else None
-
-    def new_attempt(self) -> Path:
-        attempts = self.attempts()
-        number = int(attempts[-1].name) + 1 if attempts else 1
-        while True:
-            folder = self.folder / "attempts" / str(number)
-            try:
-                folder.mkdir(parents=True)
-            except FileExistsError:  # another coordinator was quicker
-                number += 1
-            else:
-                return folder
+        return read_attempt(attempts[-1]) if attempts else None
 
     def claim(self) -> dict[str, Any] | None:
         """Who holds the cell, with the time of the owner's last sign of life."""
-        path = self.folder / "claim.json"
-        try:
-            return {**json.loads(path.read_text()), "time": path.stat().st_mtime}
-        except FileNotFoundError:
-            return None
-        except json.JSONDecodeError:
-            return {}  # damaged: an owner that is not alive
+        return claims.read_claim(self.folder / "claim.json")
 
-    def take(self) -> bool:
-        """Claim the cell for this process; False if a living owner has it. A lost claim is moved aside first."""
-        path = self.folder / "claim.json"
-        old = self.claim()
-        if old is not None:
-            if owner_alive(old):
-                return False
-            self._move_aside(path, old)
-        # Linked whole: a reader never sees a claim that is still being written, and a link to an existing name fails.
-        mine = path.with_name(f".claim.{uuid.uuid4().hex}.tmp")
-        try:
-            mine.write_text(json.dumps(owner()))
-            os.link(mine, path)
-        except FileExistsError:
-            return False
-        finally:
-            mine.unlink(missing_ok=True)
-        return True
-
-    def _move_aside(self, path: Path, lost: dict[str, Any]) -> None:
-        attempts = self.attempts()
-        aside = (attempts[-1] if attempts else self.new_attempt()) / f"lost-claim-{time.time_ns()}.json"
-        with contextlib.suppress(FileNotFoundError):  # rename succeeds for one contender only
-            os.rename(path, aside)
-            moved = json.loads(aside.read_text() or "{}") if lost else {}
-            if {k: moved.get(k) for k in OWNER} != {k: lost.get(k) for k in OWNER}:
-                # Between the look and the rename another contender took over: give it its claim back.
-                with contextlib.suppress(FileExistsError):
-                    os.link(aside, path)
+    def take(self) -> str | None:
+        """Claim the cell for this process; None if a living owner has it. A lost claim is moved aside first."""
+        return claims.take(self.folder)
 
     def release(self) -> None:
         """Give up the claim, if it is this process's own."""
-        held, me = self.claim(), owner()
-        if held is not None and all(held.get(k) == me[k] for k in OWNER):
-            (self.folder / "claim.json").unlink(missing_ok=True)
-
-
-OWNER = ("host", "pid", "started")
-
-
-@cache
-def owner() -> dict[str, Any]:
-    """This process, as a claim names it."""
-    import psutil
-
-    me = psutil.Process()
-    return {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time()}
-
-
-def owner_alive(claim: dict[str, Any], limit: float = 3600) -> bool:
-    """Whether the claiming process still lives: by process start time on this host, elsewhere by its last heartbeat."""
-    import psutil
-
-    if any(claim.get(k) is None for k in OWNER):
-        return False
-    if claim["host"] != socket.gethostname():
-        return time.time() - claim["time"] < limit
-    try:
-        return abs(psutil.Process(claim["pid"]).create_time() - claim["started"]) < 1
-    except psutil.NoSuchProcess:
-        return False
+        claims.release(self.folder)
 
 
 def all_cells(results: Path) -> list[Cell]:

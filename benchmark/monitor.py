@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .attempts import attempt_folders
 from .cell import Cell
-from .executors import heartbeat_path
 from .progress import read_heartbeat
 
 
@@ -27,6 +28,9 @@ class Monitor:
         self._tasks: dict[Cell, TaskID] = {}
         self._phase: dict[Cell, str] = {}
         self._spoken: dict[Cell, float] = {}
+        self._looked: dict[Cell, float] = {}
+        self._others: set[Cell] = set()
+        self._total = TaskID(0)
 
     @contextmanager
     def preparing(self, name: str) -> Iterator[Callable[[int, int, str], None]]:
@@ -43,24 +47,33 @@ class Monitor:
             yield progress
 
     def start(self, cells: int, done: int) -> None:
-        if done:
-            self.say(f"{done} of {cells} cells are done already")
         self._bars = self._progress()
+        self._total = self._bars.add_task("cells", total=cells, completed=done, note="")
         self._bars.start()
 
-    def begin(self, cell: Cell) -> None:
-        assert self._bars is not None
+    def begin(self, cell: Cell, show: bool = True) -> None:
+        """A cell was handed over; `show` it at once, or when it shows its first sign of life."""
+        if not show:
+            return
         if not self.live:
             self.say(f"{self.label(cell)}: started")
-        self._tasks[cell] = self._bars.add_task(self.label(cell), total=None, note="starting")
+        self._show(cell, "starting")
+
+    def _show(self, cell: Cell, note: str) -> TaskID:
+        assert self._bars is not None
+        self._tasks[cell] = self._bars.add_task(self.label(cell), total=None, note=note)
         self._spoken[cell] = time.monotonic()
+        return self._tasks[cell]
 
     def update(self, cell: Cell) -> None:
+        if self._bars is None or time.monotonic() - self._looked.get(cell, 0.0) < 0.5:
+            return
+        self._looked[cell] = time.monotonic()
         path = heartbeat_path(cell)
         beat = read_heartbeat(path) if path else None
-        if beat is None or self._bars is None:
+        if beat is None:
             return
-        task = self._tasks[cell]
+        task = self._tasks[cell] if cell in self._tasks else self._show(cell, "")
         if self._phase.get(cell) != beat["phase"]:  # a new phase: the remaining time starts afresh
             self._phase[cell] = beat["phase"]
             self._bars.reset(task, description=f"{self.label(cell)} · {beat['phase']}")
@@ -69,11 +82,25 @@ class Monitor:
             self._spoken[cell] = time.monotonic()
             self.say(f"{self.label(cell)}: {beat['phase']} {beat['done']}/{beat['total']} {describe(beat)}")
 
-    def end(self, cell: Cell, failure: str) -> None:
+    def waiting(self, cell: Cell, claim: dict[str, Any] | None) -> None:
+        """A cell that another process runs; said once."""
+        if cell not in self._others:
+            self._others.add(cell)
+            owner = f"process {claim.get('pid')} on {claim.get('host')}" if claim else "another process"
+            self.say(f"{self.label(cell)}: is run by {owner}; waiting for it")
+
+    def end(self, cell: Cell, failure: str, again: bool = False, waiting: bool = False) -> None:
+        """A cell has ended: done, failed, to be tried `again`, or taken by another process (`waiting`)."""
         assert self._bars is not None
-        self._bars.remove_task(self._tasks.pop(cell))
-        waiting = failure.startswith("is run by")
-        self.say(f"{self.label(cell)}: {failure if waiting else 'failed, ' + failure if failure else 'done'}")
+        if cell in self._tasks:
+            self._bars.remove_task(self._tasks.pop(cell))
+        self._phase.pop(cell, None)
+        if waiting:
+            return
+        if not again:
+            self._bars.advance(self._total)
+        words = f"{'trying again, ' if again else 'failed, '}{failure}" if failure else "done"
+        self.say(f"{self.label(cell)}: {words}")
 
     def stop(self) -> None:
         if self._bars is not None:
@@ -100,6 +127,11 @@ class Monitor:
             transient=True,
             disable=not self.live,
         )
+
+
+def heartbeat_path(cell: Cell) -> Path | None:
+    attempts = attempt_folders(cell.folder)
+    return attempts[-1] / "progress.json" if attempts else None
 
 
 def describe(beat: dict[str, Any]) -> str:

@@ -9,7 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .claims import holds
 from .stopping import StopFlag
+
+TAKEN = "another process, which took the cell over"
 
 
 class Heartbeat:
@@ -21,11 +24,20 @@ class Heartbeat:
         path: the file.
         every: least seconds between two writes.
         claim: touched with every write: the sign of life that another host sees.
+        ident: identity of that claim; once it is another one, this process was given up for dead and must stop.
         stop: asked for at every call; raises `Stopped` once it is set. `write` does not ask.
     """
 
-    def __init__(self, path: Path, every: float = 0.5, claim: Path | None = None, stop: StopFlag | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        every: float = 0.5,
+        claim: Path | None = None,
+        stop: StopFlag | None = None,
+        ident: str | None = None,
+    ) -> None:
         self.path = path
+        self.ident = ident
         self.claim = claim
         self.stop = StopFlag() if stop is None else stop  # (a flag that is not set is false)
         self.every = every
@@ -49,6 +61,9 @@ class Heartbeat:
             temporary.write_text(json.dumps(record))
             os.replace(temporary, self.path)
         if self.claim is not None:
+            if self.ident is not None and not holds(self.claim.parent, self.ident):
+                self.stop.reason = self.stop.reason or TAKEN
+                return
             with contextlib.suppress(OSError):
                 os.utime(self.claim)
 

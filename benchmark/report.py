@@ -1,41 +1,96 @@
-"""The end of a run: table, leaderboard, figures; from stored results only."""
+"""The end of a run: table, leaderboard, figures; from stored results only.
+
+What was printed is kept in ``derived/tables``: a run that had nothing to do prints it again without reading ten
+thousand files of case values.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..core.errors import UserError
+from ..core.files import write_text
+from ..core.hashing import digest
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from .runner import Report
+
+_KEPT = 20  # printed tables
 
 
 def finish(report: Report, figures: bool = True, as_json: bool = False) -> int:
     """Print the table of the report's cells, update ``results/derived``, name what failed; return the exit code."""
-    from .cell import HUMAN, State
-
-    done = [cell for cell in report.cells if cell.state() is State.DONE]
-    scored = [cell for cell in done if cell.spec["method"]["name"] != HUMAN]
-    if scored:
-        from .leaderboard import write_leaderboard
-        from .tables import print_results
-
-        print_results(report.results, cells=[c.folder for c in done], as_json=as_json)
-        written = [write_leaderboard(report.results)]
-        if figures:
-            from .figures import draw_figures
-
-            written.append(draw_figures(report.results))
-        if not as_json:
-            click.echo(f"leaderboard: {report.results / 'derived' / 'leaderboard.md'} and .csv")
-            if figures:
-                click.echo(f"figures:     {report.results / 'derived' / 'figures'}")
+    if not report.handed_over:
+        _tables(report, figures, as_json)
     for name, reason in report.skipped:
         click.echo(f"skipped {name}: {reason}", err=True)
     for cell, message in report.failed:
         attempts = cell.attempts()
         log = f"; log: {attempts[-1] / 'log.txt'}" if attempts else ""
         click.echo(f"failed {cell.folder}: {message}{log}", err=True)
+    if report.failed and not report.ran:
+        click.echo("multirater retry tries them again; so does run once the code has changed", err=True)
+    if report.left:
+        click.echo(f"{len(report.left)} cells were not tried; the same command goes on with them", err=True)
+    if report.stopped:
+        click.echo(report.stopped, err=True)
     if report.interrupted:
         click.echo("interrupted; the same command goes on where it stopped", err=True)
     return report.exit_code
+
+
+def _tables(report: Report, figures: bool, as_json: bool) -> None:
+    from . import provenance
+    from .states import fingerprint_of, scan
+
+    found = report.found if report.found is not None and not report.ran else scan(report.results)
+    asked = ["/".join(cell.folder.parts[-3:]) for cell in report.cells]
+    known = {one.path: one for one in found}
+    done = [path for path in asked if path in known and known[path].state == "done"]
+    if not any(not path.startswith("human/") for path in done):
+        return
+    console = _console()
+    shown = [as_json, console.width, console.is_terminal, figures]
+    key = digest([fingerprint_of(found, report.results), asked, provenance.signature(), shown])[:16]
+    derived = report.results / "derived"
+    kept = derived / "tables" / f"{key}.txt"
+    whole = (derived / "leaderboard.md").is_file() and (not figures or (derived / "figures").is_dir())
+    if not report.ran and whole and kept.is_file():
+        click.echo(kept.read_text(encoding="utf-8"), nl=False)
+    else:
+        _write_tables(report, done, console, figures, as_json, kept)
+    if not as_json:
+        click.echo(f"leaderboard: {derived / 'leaderboard.md'} and .csv")
+        if figures:
+            click.echo(f"figures:     {derived / 'figures'}")
+
+
+def _console() -> Console:
+    from .tables import default_console
+
+    return default_console()
+
+
+def _write_tables(report: Report, done: list[str], console: Console, figures: bool, as_json: bool, kept: Path) -> None:
+    from .leaderboard import write_leaderboard
+    from .tables import print_results
+
+    folders: list[Any] = [report.results / "cells" / path for path in done]
+    with console.capture() as printed:
+        print_results(report.results, cells=folders, console=console, as_json=as_json)
+    click.echo(printed.get(), nl=False)
+    write_leaderboard(report.results)
+    if figures:
+        from .figures import draw_figures
+
+        draw_figures(report.results)
+    with contextlib.suppress(UserError, OSError):
+        write_text(kept, printed.get())
+        for old in sorted(kept.parent.glob("*.txt"), key=lambda p: p.stat().st_mtime)[:-_KEPT]:
+            old.unlink(missing_ok=True)

@@ -1,24 +1,32 @@
-"""Plan cells, run those that are not done, report. The coordinator never trains: one process per cell."""
+"""Run planned cells and report. The coordinator never trains: one process per cell, and the truth in the folders."""
 
 from __future__ import annotations
 
-import os
+import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import UnsupportedPair, UserError
-from ..core.files import write_json
-from ..core.hashing import file_digest
-from ..datasets import DATASETS, open_dataset
-from ..methods import METHODS
-from .cell import HUMAN, PATHS, PROTOCOL, Cell, State, all_cells, eval_key, open_results, schema, train_key
-from .config import resolve
-from .evaluation import metric_versions
-from .executors import EXECUTORS
+from ..core.errors import UserError
+from . import policy, provenance
+from .attempts import BUSY, Outcome, attempt_folders, read_attempt, write_attempt
+from .cell import Cell, State
+from .claims import move_aside, read_claim
+from .devices import available_cores, pick_device
+from .estimates import MARGIN, Estimates, kind_of
+from .executors import EXECUTORS, Ending, Executor, Resources
 from .monitor import Monitor
+from .planning import Plan
+from .planning import plan as plan
+from .policy import Ledger, Overwrite
+from .progress import read_heartbeat
+from .states import Found, scan
+
+STALL = 3600.0  # seconds without a sign of life after which a cell counts as hung
+LOOK = 2.0  # seconds between two looks at cells that somebody else runs
+CANCEL = "cancel"  # file in a results folder: its time stops every coordinator that started before
 
 
 @dataclass
@@ -29,235 +37,84 @@ class Report:
         cells: every planned cell, human rows included.
         skipped: (method, reason) of pairs that a method refuses.
         failed: (cell, message) of cells that did not finish.
+        ran: cells that were started.
+        left: cells that were not tried.
+        stopped: why no new cells were started, if that was not the user's Ctrl-C.
+        handed_over: the cells are in the hands of an engine that nobody waits for.
+        found: all cells of the folder as they were before anything was started, where they were looked at.
     """
 
     results: Path
     cells: list[Cell] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[Cell, str]] = field(default_factory=list)
+    ran: int = 0
+    left: list[Cell] = field(default_factory=list)
     interrupted: bool = False
+    stopped: str = ""
+    handed_over: bool = False
+    found: list[Found] | None = None
 
     @property
     def exit_code(self) -> int:
         if self.interrupted:
             return 130
-        if self.failed:  # 2: every failure is the user's to mend, none the method's
+        if self.failed and not self.stopped:  # 2: every failure is the user's to mend, none the method's
             return 2 if all(message.startswith("refused:") for _, message in self.failed) else 1
-        return 0
+        return 1 if self.failed or self.stopped or self.left else 0
 
 
-def pick_device(device: str) -> str:
-    """``auto`` is CUDA where there is one.
+@dataclass
+class Settings:
+    """How cells are run; nothing of it changes a number, except the number of threads.
 
-    Raises:
-        UserError: CUDA was asked for and there is none.
+    Attributes:
+        stall: seconds without a sign of life after which a cell is ended as hung.
+        retries: more attempts for a method that raised.
+        fail_fast: start no new cell after a failure.
     """
-    if device == "cpu":
-        return "cpu"
-    import torch
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "--device cuda was given, but torch sees no CUDA device; use --device cpu or install a CUDA build"
-        )
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    executor: str = "local"
+    jobs: int | None = None
+    threads: int = 0
+    device: str = "auto"
+    gpus: tuple[str, ...] = ()
+    per_gpu: int = 1
+    minutes: int | None = None
+    memory_gb: float | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    form: str = "list"
+    output: Path | None = None
+    overwrite: Overwrite = Overwrite.MISSING
+    retries: int = 0
+    fail_fast: bool = False
+    stall: float = STALL
 
-
-def method_names(methods: Sequence[str]) -> list[str]:
-    return METHODS.names() if list(methods) == ["all"] else list(dict.fromkeys(methods))
-
-
-def plan(
-    methods: Sequence[str],
-    dataset: str,
-    preset: str,
-    folds: Sequence[int] | None,
-    seeds: Sequence[int],
-    overrides: Mapping[str, Mapping[str, Any]],
-    results: Path,
-    monitor: Monitor,
-) -> Report:
-    """Validate every name and key, prepare the data, and write the specifications of all cells.
-
-    Raises:
-        UserError: anything unknown or not allowed; one refused pair if it is the only one asked for.
-    """
-    names = method_names(methods)
-    if not names:
-        raise UserError("no method given; name one or several with --method, or all (`multirater list methods`)")
-    DATASETS.entry(dataset)
-    for name in names:
-        METHODS.entry(name)
-    # Keys under `method.` must exist in every method of a list: a silent drop would compare different things.
-    resolved = [resolve(name, dataset, preset, overrides) for name in names]
-    for name in names:
-        _check_importable(name)
-    report = Report(open_results(results, create=True))
-    accepted = []
-    for name, config in zip(names, resolved, strict=True):
-        data = open_dataset(config["dataset"]["name"], **config["dataset"]["options"])
-        with monitor.preparing(config["dataset"]["name"]) as progress:
-            data.prepare(progress)
-        try:
-            METHODS.get(name).check_supported(data.describe(), config["method"]["options"])
-        except UnsupportedPair as refusal:
-            if len(names) == 1:
-                raise
-            report.skipped.append((name, str(refusal)))
-            continue
-        config["overrides"] = {k: dict(v) for k, v in overrides.items()}
-        chosen = list(range(data.folds)) if folds is None else folds
-        for fold in chosen:
-            _check_split(data, fold, config["train"]["select"])
-        accepted.append((config, data, chosen))
-    # Nothing is written before everything is checked.
-    for config, data, chosen in accepted:
-        for fold in chosen:
-            # One cell per evaluation: the rows of another number of samples or cases are other rows.
-            human = {"method": {"name": HUMAN, "version": 1, "options": {}}, "train": {"eval": config["eval"]}}
-            report.cells.append(_cell(results, data, {**config, **human}, fold, 0))
-            report.cells += [_cell(results, data, config, fold, seed) for seed in seeds]
-    report.cells = list(dict.fromkeys(report.cells))
-    return report
+    def resources(self, engine: Executor, results: Path, cells: Sequence[Cell], preset: str) -> Resources:
+        """What each cell is given; times and threads that were not asked for are filled in."""
+        local = engine.waits and not engine.detaches
+        jobs = self.jobs or (max(1, len(self.gpus) * self.per_gpu) if local else 256)
+        threads = self.threads or (max(1, available_cores() // jobs) if local else 4)
+        expected = {} if local else expected_seconds(results, cells, preset)
+        minutes = self.minutes
+        if minutes is None and len(expected) == len(cells) and cells:
+            minutes = max(10, round(max(expected.values()) * MARGIN / 60))
+        return Resources(
+            results, threads, self.device, jobs, self.gpus, self.per_gpu, minutes, self.memory_gb, self.options,
+            expected, self.form, self.output,
+        )  # fmt: skip
 
 
-def _check_split(data: Any, fold: int, select: str) -> None:
-    """Refuse a fold that could not be trained, selected or scored before anything is spent on it.
-
-    Raises:
-        UserError: which part is empty and what to do.
-    """
-    split = data.split(fold)
-    needed = {"training": split.train, "test": split.test} | ({"validation": split.val} if select == "best" else {})
-    for part, cases in needed.items():
-        if not len(cases):
-            advice = "--set train.select=last" if part == "validation" else "another --fold or more patients"
-            raise UserError(
-                f"fold {fold} of {data.name!r} (split {split.name}, {len(data)} cases) has no {part} cases; "
-                f"use {advice}"
-            )
-
-
-def _cell(results: Path, data: Any, config: dict[str, Any], fold: int, seed: int) -> Cell:
-    description, split = data.describe(), data.split(fold)
-    spec: dict[str, Any] = {
-        "schema": schema("cell"),
-        "protocol": PROTOCOL,
-        **config,
-        "dataset": {
-            **config["dataset"],
-            # As the data set settled them: an option left to it (which slices?) is recorded with its value.
-            "options": {**config["dataset"]["options"], **data.options},
-            "fingerprint": data.fingerprint,
-            "split": split.name,
-            "split_hash": split.hash,
-            "notice": data.full_notice,
-            "identity": description.identity,
-            "rater_ids": list(description.rater_ids),
-            **_classes(data, description),
-        },
-        "fold": fold,
-        "seed": seed,
-    }
-    files = {k: v for k, v in spec["method"]["options"].items() if k in PATHS and v is not None}
-    spec["method"] = {**spec["method"], "files": {k: _digest(k, v) for k, v in files.items()}}
-    spec["train_key"] = train_key(spec)
-    spec["eval_key"] = eval_key(spec, metric_versions())
-    return Cell.plan(results, spec)
-
-
-def _classes(data: Any, description: Any) -> dict[str, Any]:
-    """What the tables say of several classes; nothing of binary data, whose keys are older than this."""
-    if description.classes == 1:
-        return {}
-    names = data.store.meta.get("class_names") or [str(k + 1) for k in range(description.classes)]
-    return {"class_names": list(names), "overlapping": description.overlapping}
-
-
-def _digest(option: str, value: str) -> str:
-    path = Path(value).expanduser()
-    if not path.is_file():
-        raise UserError(f"method.{option} = {value!r} is not a file; give the path of a weights file or leave it out")
-    return file_digest(path)
-
-
-def _check_importable(name: str) -> None:
-    """A cell runs in a process of its own, which knows entry points only."""
-    if METHODS.entry(name).local:
-        raise UserError(
-            f"method {name!r} is registered in this process only, but cells run in processes of their own; "
-            f"install it as a package with an entry point (docs/adding-a-method.md)"
-        )
-
-
-def execute(report: Report, monitor: Monitor, executor: str, jobs: int, threads: int, device: str) -> None:
-    """Run every cell that is not done; one that fails never stops the others."""
-    pending = [cell for cell in report.cells if cell.state() is not State.DONE]
-    engine = EXECUTORS.get(executor)()
-    running: dict[Cell, Any] = {}
-    monitor.start(len(report.cells), len(report.cells) - len(pending))
-    resources = {"threads": threads or max(1, available_cores() // jobs), "device": device}
-    try:
-        while pending or running:
-            while pending and len(running) < jobs:
-                cell = pending.pop(0)
-                state = cell.state()
-                if state is State.RUNNING:  # another coordinator has it: come back to it later
-                    pending.append(cell)
-                    break
-                if state is not State.DONE:
-                    running[cell] = engine.submit(cell, resources)
-                    monitor.begin(cell)
-            time.sleep(0.2)
-            for cell, handle in list(running.items()):
-                monitor.update(cell)
-                if not engine.alive(handle):
-                    del running[cell]
-                    state = cell.state()
-                    if state is State.DONE:
-                        monitor.end(cell, "")
-                    elif state is State.RUNNING:  # another coordinator was quicker: wait for its result
-                        pending.append(cell)
-                        monitor.end(cell, "is run by another process; waiting for it")
-                    else:
-                        message = _message(cell)
-                        report.failed.append((cell, message))
-                        monitor.end(cell, message)
-    except KeyboardInterrupt:
-        report.interrupted = True
-        monitor.say("stopping: finished stages and cells are kept (Ctrl-C again kills)")
-        _stop(engine, running.values())
-    finally:
-        monitor.stop()
-
-
-def available_cores() -> int:
-    """Cores this process may use, which on a shared machine are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _message(cell: Cell) -> str:
-    """Why the last attempt did not finish, in one line."""
-    attempts = cell.attempts()
-    last = cell.last_attempt()
-    if last is None:
-        return f"the process ended without a record (killed?); its log is {attempts[-1] / 'log.txt'}"
-    return f"{last['outcome']}: {last['message']}"
-
-
-def _stop(engine: Any, handles: Iterable[Any], patience: float = 20) -> None:
-    handles = list(handles)
-    for handle in handles:
-        engine.cancel(handle)
-    deadline = time.monotonic() + patience
-    try:
-        while any(engine.alive(h) for h in handles) and time.monotonic() < deadline:
-            time.sleep(0.1)
-    except KeyboardInterrupt:
-        pass
-    for handle in handles:
-        if engine.alive(handle):
-            engine.cancel(handle, kill=True)
+def expected_seconds(results: Path, cells: Sequence[Cell], preset: str) -> dict[Cell, float]:
+    """Seconds that each cell will take, where finished ones of its kind tell."""
+    known = Estimates.of(results, scan(results)).seconds
+    found = {}
+    for cell in cells:
+        method, dataset, _ = cell.folder.parts[-3:]
+        seconds = known.get(kind_of({"method": method, "dataset": dataset, "preset": preset}))
+        if seconds is not None:
+            found[cell] = seconds
+    return found
 
 
 def run(
@@ -269,10 +126,12 @@ def run(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     results: str | Path = "results",
     executor: str = "local",
-    jobs: int = 1,
+    jobs: int | None = None,
     threads: int = 0,
     device: str = "auto",
     quiet: bool = False,
+    wait: bool = True,
+    **settings: Any,
 ) -> Report:
     """Train and evaluate cells as ``multirater run`` does, skipping what is done.
 
@@ -280,56 +139,264 @@ def run(
         methods: registry names, or ``"all"``: every method that can run on the data set.
         folds: folds of the split; None: all of them.
         overrides: sections ``dataset``, ``method``, ``train``, ``eval`` to option values.
+        jobs: cells at the same time; None: one, or one for each GPU slot.
         threads: CPU threads a cell; 0: cores / jobs.
+        wait: False: return once the cells are handed over to the engine (`submit`).
+        settings: further fields of `Settings`.
 
     Raises:
         UserError: wrong usage or input, before anything is trained.
     """
     monitor = Monitor(quiet=quiet)
     EXECUTORS.entry(executor)
-    chosen = pick_device(device)
+    chosen = Settings(executor, jobs, threads, device, **settings)
+    engine = EXECUTORS.get(executor)()
+    if not wait and engine.waits and not engine.detaches:
+        raise UserError(
+            f"cells of the executor {executor!r} end with the process that started them; use `multirater run`, or "
+            f"submit with --executor slurm or script"
+        )
     names = [methods] if isinstance(methods, str) else list(methods)
-    report = plan(names, dataset, preset, folds, seeds, overrides or {}, Path(results), monitor)
-    execute(report, monitor, executor, jobs, threads, chosen)
+    planned = plan(names, dataset, preset, folds, seeds, overrides or {}, Path(results), monitor)
+    return execute(planned, monitor, engine, chosen, preset, wait)
+
+
+def execute(
+    planned: Plan, monitor: Monitor, engine: Executor, settings: Settings, preset: str, wait: bool = True
+) -> Report:
+    """Bring the planned cells to a result; one that fails never stops the others."""
+    report = Report(planned.results, planned.cells, planned.skipped, found=planned.found)
+    choice = policy.choose(planned.states(), settings.overwrite, provenance.signature())
+    report.failed += choice.failed
+    report.left += choice.left
+    if choice.done or not choice.start:
+        monitor.say(f"{choice.done} of {len(planned.cells)} cells are done already")
+    if not choice.start:
+        return report
+    if settings.device == "cuda" and settings.executor == "local":
+        pick_device("cuda")
+    for cell in choice.afresh:
+        policy.set_aside(cell)
+    resources = settings.resources(engine, planned.results, choice.start, preset)
+    if not wait or not engine.waits:
+        engine.submit(choice.start, resources)
+        report.ran, report.handed_over = len(choice.start), True
+        monitor.say(f"{len(choice.start)} cells handed over; see them with multirater status")
+        return report
+    Coordinator(report, monitor, engine, settings, resources, choice.start, len(planned.cells)).run()
     return report
 
 
-def evaluate(results: Path, overrides: Mapping[str, Mapping[str, Any]], force: bool = False) -> Report:
-    """Score every trained cell with the present metrics (and other ``eval`` options); nothing is trained.
+class Coordinator:
+    """Hands cells to an engine, looks at their folders, and decides what is tried again.
 
-    Raises:
-        UserError: keys outside ``eval``, or more samples than a cell has stored.
+    Others may do the same on the same folder: cells that they hold are waited for.
     """
-    from .config import EvalConfig, validated
-    from .progress import Heartbeat
-    from .worker import check_fingerprint
-    from .worker import evaluate as score
 
-    for section in overrides:
-        if section != "eval":
-            raise UserError(
-                f"evaluate changes nothing but eval.*, not {section}.*; use `multirater run` for a new training"
+    def __init__(
+        self,
+        report: Report,
+        monitor: Monitor,
+        engine: Executor,
+        settings: Settings,
+        resources: Resources,
+        cells: list[Cell],
+        total: int,
+    ) -> None:
+        self.report = report
+        self.monitor = monitor
+        self.engine = engine
+        self.settings = settings
+        self.resources = resources
+        self.pending = list(cells)
+        self.total = total
+        self.running: dict[Cell, tuple[Any, int]] = {}  # handle, attempts before it
+        self.elsewhere: dict[Cell, float] = {}  # held by another process; when it was looked at
+        self.ledger = Ledger(settings.retries, engine.preemptible)
+        self.started = time.time()
+
+    def run(self) -> None:
+        self.monitor.start(self.total, self.total - len(self.pending) - len(self.report.failed))
+        try:
+            while self.pending or self.running or self.elsewhere:
+                self._start_some()
+                time.sleep(0.1 if self.engine.capacity(self.resources) else 1.0)
+                self._look()
+                self._look_elsewhere()
+                if self._cancelled():
+                    self.report.stopped = "stopped by multirater cancel"
+                    self._stop()
+                    break
+        except KeyboardInterrupt:
+            self.report.interrupted = True
+            if self.engine.detaches:
+                self.monitor.say("leaving: the submitted cells go on; multirater cancel stops them")
+            else:
+                self.monitor.say("stopping: running cells save and end (Ctrl-C again kills)")
+                self._stop()
+        finally:
+            self.monitor.stop()
+
+    def _start_some(self) -> None:
+        """Submit as much as the engine takes."""
+        capacity = self.engine.capacity(self.resources)
+        free = len(self.pending) if capacity is None else max(0, capacity - len(self.running))
+        batch: list[Cell] = []
+        while self.pending and len(batch) < free:
+            cell = self.pending.pop(0)
+            state = cell.state()
+            if state is State.RUNNING:
+                self.elsewhere[cell] = time.monotonic()
+            elif state is State.DONE:
+                self._done(cell)
+            else:
+                batch.append(cell)
+        if not batch:
+            return
+        before = [len(attempt_folders(cell.folder)) for cell in batch]
+        for cell in batch:
+            self.ledger.begin(cell)
+        for cell, handle, count in zip(batch, self.engine.submit(batch, self.resources), before, strict=True):
+            self.running[cell] = (handle, count)
+            self.report.ran += 1
+            self.monitor.begin(cell, show=not self.engine.detaches)
+
+    def _look(self) -> None:
+        for cell, (handle, before) in list(self.running.items()):
+            self.monitor.update(cell)
+            if self.engine.alive(handle):
+                if not self.engine.detaches:
+                    self._check_stall(cell, handle, before)
+                elif cell.state() is State.DONE:
+                    del self.running[cell]
+                    self._done(cell)
+                continue
+            del self.running[cell]
+            self._ended(cell, before, self.engine.ended(handle))
+
+    def _ended(self, cell: Cell, before: int, ending: Ending | None) -> None:
+        if ending is not None:
+            _record(cell, before, ending)
+        state = cell.state()
+        if state is State.DONE:
+            self._done(cell)
+        elif state is State.RUNNING:  # another coordinator was quicker
+            self.monitor.end(cell, "", waiting=True)
+            self.elsewhere[cell] = time.monotonic()
+        elif ending is not None and ending.code == BUSY:  # and has let go of it again
+            self.pending.append(cell)
+            self.monitor.end(cell, "", waiting=True)
+        else:
+            self._failed(cell, *self._outcome(cell, before, ending))
+
+    def _outcome(self, cell: Cell, before: int, ending: Ending | None) -> tuple[str, str]:
+        outcome, message = policy.last_outcome(cell, before)
+        if outcome:
+            return outcome, message
+        if ending is None:
+            jobs = self.report.results / "jobs"
+            return Outcome.LOST, f"its job ended before it began; what the job printed is below {jobs}"
+        last = ending.words.splitlines()[-1] if ending.words else f"{_how(ending)} before it began"
+        return (Outcome.LOST if ending.signal else Outcome.ERROR), last
+
+    def _failed(self, cell: Cell, outcome: str, message: str) -> None:
+        if self.ledger.again(cell, outcome):
+            self.monitor.end(cell, f"{outcome}: {message}", again=True)
+            self.pending.append(cell)
+            return
+        self.report.failed.append((cell, f"{outcome}: {message}"))
+        self.monitor.end(cell, f"{outcome}: {message}")
+        if self.settings.fail_fast:
+            self._leave("--fail-fast: no new cells after the first failure")
+        elif outcome == Outcome.DISK_FULL and policy.disk_is_full(self.report.results):
+            self._leave(f"the disk of {self.report.results} is full: no new cells")
+
+    def _leave(self, why: str) -> None:
+        self.monitor.say(why)
+        self.report.left += self.pending
+        self.pending.clear()
+
+    def _done(self, cell: Cell) -> None:
+        self.monitor.end(cell, "")
+
+    def _look_elsewhere(self) -> None:
+        now = time.monotonic()
+        for cell, looked in list(self.elsewhere.items()):
+            if now - looked < LOOK:
+                continue
+            self.elsewhere[cell] = now
+            state = cell.state()
+            if state is State.RUNNING:
+                self.monitor.waiting(cell, read_claim(cell.folder / "claim.json"))
+                continue
+            del self.elsewhere[cell]
+            if state is State.DONE:
+                self._done(cell)
+            elif state is State.FAILED:
+                attempt = cell.last_attempt() or {}
+                self._failed(cell, str(attempt.get("outcome")), str(attempt.get("message")))
+            else:
+                self.pending.append(cell)
+
+    def _check_stall(self, cell: Cell, handle: Any, before: int) -> None:
+        """End a cell that shows no sign of life."""
+        attempts = attempt_folders(cell.folder)
+        if len(attempts) <= before:
+            return
+        beat = read_heartbeat(attempts[-1] / "progress.json") or {"time": self.started, "phase": "start"}
+        silent = time.time() - max(beat["time"], self.started)
+        if silent < self.settings.stall:
+            return
+        message = f"no sign of life for {silent:.0f} s in phase {beat['phase']!r}; it was ended"
+        if read_attempt(attempts[-1]) is None:
+            write_attempt(attempts[-1], Outcome.HUNG, message)
+        self.engine.cancel([handle], kill=True)
+
+    def _cancelled(self) -> bool:
+        try:
+            return (self.report.results / CANCEL).stat().st_mtime > self.started
+        except OSError:
+            return False
+
+    def _stop(self, patience: float = 30) -> None:
+        handles = [handle for handle, _ in self.running.values()]
+        self.engine.cancel(handles)
+        deadline = time.monotonic() + patience
+        try:
+            while any(self.engine.alive(h) for h in handles) and time.monotonic() < deadline:
+                time.sleep(0.1)
+        except KeyboardInterrupt:
+            pass
+        living = [h for h in handles if self.engine.alive(h)]
+        if living and not self.engine.detaches:
+            self.engine.cancel(living, kill=True)
+
+
+def _record(cell: Cell, before: int, ending: Ending) -> None:
+    """Write down how a process ended that could not do so itself, and take its claim away."""
+    attempts = attempt_folders(cell.folder)
+    if len(attempts) > before and read_attempt(attempts[-1]) is None and ending.code != BUSY:
+        if ending.code == 74:
+            write_attempt(
+                attempts[-1],
+                Outcome.DISK_FULL,
+                "nothing more could be written: the disk is full, or a limit is reached",
             )
-    report = Report(open_results(results, create=True))
-    for cell in all_cells(results):
-        spec = cell.spec
-        trained = cell.predictions("test").is_file() or spec["method"]["name"] == HUMAN
-        if not trained:
-            continue
-        spec["eval"] = validated(EvalConfig, {**spec["eval"], **overrides.get("eval", {})}, "eval").model_dump()
-        spec["eval_key"] = eval_key(spec, metric_versions())
-        report.cells.append(cell)
-        if cell.result(spec["eval_key"]) is None or force:
-            if not cell.take():
-                raise UserError(f"{cell.folder} is being run by another process; evaluate again when it is done")
-            try:
-                data = open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"])
-                check_fingerprint(spec, data)
-                score(cell, spec, data, Heartbeat(cell.folder / "progress.json"))
-            finally:
-                (cell.folder / "progress.json").unlink(missing_ok=True)
-                cell.release()
-        write_json(cell.folder / "spec.json", spec)  # tables show the evaluation that was asked for last
-    if not report.cells:
-        raise UserError(f"no trained cells in {results}; run `multirater run` first")
-    return report
+        else:
+            outcome = Outcome.OOM if ending.out_of_memory else Outcome.LOST
+            why = ", the kernel had run out of memory" if ending.out_of_memory else ""
+            message = f"the process {_how(ending)}{why}; its log is {attempts[-1] / 'log.txt'}"
+            write_attempt(attempts[-1], outcome, message, signal=ending.signal, exit=ending.code)
+    claim = read_claim(cell.folder / "claim.json")
+    if claim is not None and cell.state() is State.LOST:
+        move_aside(cell.folder, claim)
+
+
+def _how(ending: Ending) -> str:
+    if ending.signal is None:
+        return f"ended with code {ending.code}"
+    try:
+        name = signal.Signals(ending.signal).name
+    except ValueError:
+        name = str(ending.signal)
+    return f"was killed by {name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
+from typing import Any
 
 CODE = 143  # exit code of a process that stopped on request, as after an unhandled SIGTERM
 
@@ -24,10 +25,18 @@ class StopFlag:
     def __bool__(self) -> bool:
         return bool(self.reason)
 
-    def install(self) -> None:
-        """Catch the signals from now on; a second Ctrl-C ends the process as usual."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, self._handle)
+    def install(self) -> dict[int, Any]:
+        """Catch the signals from now on; a second Ctrl-C ends the process as usual.
+
+        Returns:
+            The handlers that were there before.
+        """
+        return {n: signal.signal(n, self._handle) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+
+    @property
+    def time_limit(self) -> bool:
+        """Whether it was the scheduler's warning."""
+        return self.reason == "SIGUSR1"
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.reason = signal.Signals(number).name
@@ -35,6 +44,6 @@ class StopFlag:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def check(self) -> None:
-        """Raise `Stopped` if a stop was asked for."""
+        """Raise `Stopped` if a stop was asked for; its message names the signal."""
         if self.reason:
             raise Stopped(f"stopped by {self.reason}")

@@ -35,6 +35,7 @@ class StageRecord:
 
     name: str
     steps: int = 0
+    samples: int = 0  # training cases seen, repetitions included
     epochs: int = 0
     selected: str = "last"
     selected_epoch: int | None = None
@@ -181,6 +182,7 @@ class Trainer:
         if at.best is not None:
             self.method.load_state_dict(at.best[1])
             record.val_score = at.best[0] * (1 if SCORES[output].higher else -1)
+        record.samples = total * batch_size
         record.steps, record.epochs = total, math.ceil(total / per_epoch)
         record.seconds = before + time.perf_counter() - started
         self.seconds += record.seconds - before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..core.files import read_json, replacing, write_json, write_text
 from .cell import Cell, schema
+from .phases import Phases
 from .progress import Heartbeat
 from .stopping import StopFlag
 
@@ -47,7 +47,13 @@ def save_weights(path: Path, method: Any) -> None:
 
 
 def train_cell(
-    cell: Cell, spec: dict[str, Any], dataset: Any, device: Any, heartbeat: Heartbeat, stop: StopFlag | None = None
+    cell: Cell,
+    spec: dict[str, Any],
+    dataset: Any,
+    device: Any,
+    heartbeat: Heartbeat,
+    stop: StopFlag | None = None,
+    phases: Phases | None = None,
 ) -> Any:
     """Train what is not trained yet and write ``weights.safetensors``, ``history.csv``, then ``train.json``.
 
@@ -62,8 +68,9 @@ def train_cell(
     from .resume import StateKeeper
     from .trainer import StageRecord, Trainer
 
-    started = time.perf_counter()
-    method = build_method(spec, dataset, device)
+    phases = Phases(device.type) if phases is None else phases
+    with phases.phase("prepare"):
+        method = build_method(spec, dataset, device)
     keeper = StateKeeper(cell.folder / "state" / "running.safetensors")
     trainer = Trainer(method, dataset, spec, device, heartbeat, keeper, stop)
     records: list[StageRecord] = []
@@ -77,7 +84,8 @@ def train_cell(
             trainer.history.rows += [tuple(row) for row in saved["history"]]
             continue
         before = len(trainer.history.rows)
-        records.append(trainer.run_stage(budget))
+        with phases.phase("train"):
+            records.append(trainer.run_stage(budget))
         save_weights(weights, method)
         write_json(finished, {"record": asdict(records[-1]), "history": trainer.history.rows[before:]})
         keeper.clear()
@@ -91,12 +99,12 @@ def train_cell(
         "stages": [asdict(r) for r in records],
         "nonfinite_steps": sum(r.nonfinite_steps for r in records),
         "parameters": sum(p.numel() for p in method.parameters()),
-        "seconds": {
-            "prepare": round(time.perf_counter() - started - trainer.seconds, 3),
-            "train": round(sum(r.seconds for r in records), 3),
-        },
-        "peak_memory_mb": provenance.peak_memory_mb(),
-        "peak_gpu_mb": provenance.peak_gpu_mb(device.type),
+        # Of the training as a whole, whatever it was cut into; memory and energy are those of the last attempt.
+        "seconds": {**phases.seconds, "train": round(sum(r.seconds for r in records), 3)},
+        "peak_memory_mb": max(phases.memory_mb.values()),
+        "peak_gpu_mb": phases.gpu_mb.get("train"),
+        **phases.record(),
+        "samples_seen": sum(r.samples for r in records),
         "code": provenance.code(),
         "machine": provenance.machine(device.type),
         "numerics": numerics.describe(spec["train"]),

@@ -9,10 +9,10 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import sys
-import time
 import traceback
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,77 +20,110 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.files import write_json, write_text
 from ..core.hashing import file_digest
+from . import claims
+from .attempts import BUSY, EXIT, Outcome, logged, outcome_of, progress_of, stalled, write_attempt
 from .cell import HUMAN, Cell, schema
+from .devices import pick_device
+from .phases import Phases
 from .progress import Heartbeat
-from .stopping import CODE, StopFlag, Stopped
+from .stopping import StopFlag, Stopped
 from .training import clear_state, load_method, train_cell
 
-EXIT = {"ok": 0, "error": 1, "diverged": 1, "refused": 2, "interrupted": CODE}
 
-
-def run_cell(folder: Path, device: str = "cpu", threads: int = 0, stop: StopFlag | None = None) -> str:
-    """Bring a cell to `done` and return the outcome of this attempt.
+def run_cell(
+    folder: Path, device: str = "cpu", threads: int = 0, stop: StopFlag | None = None, log: bool = True
+) -> str:
+    """Bring a cell to `done` and return the outcome of this attempt; ``busy`` if a living owner has the cell.
 
     A stop that `stop` asks for is obeyed at the next step or case. Everything that can be wrong ends in
-    ``attempt.json``; the traceback goes to stderr, which is the attempt's log.
+    ``attempt.json``.
+
+    Args:
+        folder: of the cell.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        threads: CPU threads; 0: torch's own choice.
+        stop: a request to stop.
+        log: send what is printed, the traceback included, to the attempt's ``log.txt``.
     """
-    cell = Cell(folder)
-    if not cell.take():
+    cell, stop = Cell(folder), StopFlag() if stop is None else stop
+    ident = cell.take()
+    if ident is None:
         return "busy"
-    # The owner made the attempt's folder for the log; a cell started by hand makes its own.
-    attempt = Path(os.environ["MULTIRATER_ATTEMPT"]) if "MULTIRATER_ATTEMPT" in os.environ else cell.new_attempt()
+    attempt: Path | None = None
+    outcome, message, facts = Outcome.OK, "", {}
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    outcome, message = "ok", ""
     try:
-        heartbeat = Heartbeat(attempt / "progress.json", claim=folder / "claim.json", stop=stop)
-        _run(cell, device, threads, heartbeat, stop)
-    except UserError as error:
-        outcome, message = "refused", str(error)
-        traceback.print_exc()
-    except (Stopped, KeyboardInterrupt) as error:
-        outcome, message = "interrupted", str(error) or "interrupted by the user"
-    except Exception as error:
-        traceback.print_exc()
-        outcome = "diverged" if type(error).__name__ == "Diverged" else "error"
-        message = f"{type(error).__name__}: {error}"
+        # Not before: a contender that comes too late leaves no attempt behind.
+        attempt = claims.new_attempt(folder)
+        claims.note(folder, ident, attempt=int(attempt.name))
+        with logged(attempt / "log.txt") if log else nullcontext():
+            try:
+                heartbeat = Heartbeat(attempt / "progress.json", claim=folder / "claim.json", stop=stop, ident=ident)
+                facts["device"] = device = pick_device(device)
+                _run(cell, device, threads, heartbeat, stop)
+            except (Stopped, KeyboardInterrupt) as error:
+                outcome = Outcome.TIME_LIMIT if stop.time_limit else Outcome.INTERRUPTED
+                message = str(error) or "interrupted by the user"
+            except Exception as error:
+                outcome = outcome_of(error)
+                message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                with suppress(OSError):
+                    traceback.print_exc()
+    except OSError as error:
+        outcome, message = outcome_of(error), f"{type(error).__name__}: {error}"
     finally:
-        ended = datetime.now(UTC).isoformat(timespec="seconds")
-        record = {
-            "schema": schema("attempt"),
-            "outcome": outcome,
-            "message": message,
-            "started": started,
-            "ended": ended,
-        }
-        with suppress(UserError, OSError):
-            write_json(attempt / "attempt.json", record)
-        cell.release()
-    return outcome
+        if attempt is not None and claims.holds(folder, ident):
+            write_attempt(
+                attempt,
+                outcome,
+                message,
+                started=started,
+                threads=threads,
+                progress=progress_of(folder),
+                host=socket.gethostname(),
+                job=claims.job_id(),
+                command=["multirater.benchmark.worker", device, str(threads)],
+                code_signature=_signature(),
+                **facts,
+            )
+        claims.release(folder, ident)
+    return str(outcome)
 
 
-def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat, stop: StopFlag | None = None) -> None:
+def _signature() -> str:
+    from . import provenance
+
+    return provenance.signature()
+
+
+def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat, stop: StopFlag) -> None:
+    heartbeat("start", 0, 1, force=True)
+    spec = cell.spec
+    if cell.result(spec["eval_key"]) is not None:  # somebody finished it between the plan and now
+        return
     import torch
 
     from ..datasets import open_dataset
 
-    heartbeat("start", 0, 1, force=True)
     if threads:
         torch.set_num_threads(threads)
-    spec = cell.spec
-    dataset = open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"])
-    check_fingerprint(spec, dataset)
+    phases = Phases(device)
+    with phases.phase("prepare"):
+        dataset = open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"])
+        check_fingerprint(spec, dataset)
     target = torch.device(device)
     if spec["method"]["name"] != HUMAN:
         method = None
         if cell.train_record.is_file():
             clear_state(cell)
         else:
-            method = train_cell(cell, spec, dataset, target, heartbeat, stop)
+            method = train_cell(cell, spec, dataset, target, heartbeat, stop, phases)
         if not _predicted(cell, spec, dataset):
-            method = method or load_method(cell, spec, dataset, target)
-            _predict(cell, spec, dataset, method, target, heartbeat)
+            with phases.phase("predict"):
+                method = method or load_method(cell, spec, dataset, target)
+                _predict(cell, spec, dataset, method, target, heartbeat)
     if cell.result(spec["eval_key"]) is None:
-        evaluate(cell, spec, dataset, heartbeat)
+        evaluate(cell, spec, dataset, heartbeat, phases)
 
 
 def check_fingerprint(spec: dict[str, Any], dataset: Any) -> None:
@@ -148,14 +181,42 @@ def _predict(cell: Cell, spec: dict[str, Any], dataset: Any, method: Any, device
         write_predictions(cell.predictions(part), stored)
 
 
-def evaluate(cell: Cell, spec: dict[str, Any], dataset: Any, heartbeat: Heartbeat) -> None:
+def evaluate(
+    cell: Cell, spec: dict[str, Any], dataset: Any, heartbeat: Heartbeat, phases: Phases | None = None
+) -> None:
     """Write ``metrics.csv``, then ``result.json``."""
     from . import provenance
+
+    phases = Phases() if phases is None else phases
+    with phases.phase("evaluate"):
+        found = _score(cell, spec, dataset, heartbeat)
+    folder = cell.eval_folder(spec["eval_key"])
+    predict = found.pop("predict_seconds", None)
+    seconds = {**({} if predict is None else {"predict": predict}), "evaluate": phases.seconds["evaluate"]}
+    write_json(
+        folder / "result.json",
+        {
+            "schema": schema("result"),
+            "eval_key": spec["eval_key"],
+            "train_key": spec["train_key"],
+            "metrics_sha256": file_digest(folder / "metrics.csv"),
+            **found,
+            "seconds": seconds,
+            "peak_memory_mb": max(phases.memory_mb.values()),
+            **phases.record(),
+            "code": provenance.code(),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+    heartbeat("done", 1, 1, force=True)
+
+
+def _score(cell: Cell, spec: dict[str, Any], dataset: Any, heartbeat: Heartbeat) -> dict[str, Any]:
+    """Write ``metrics.csv`` and the counts behind it; return what the record says of them."""
     from .evaluation import Evaluation
     from .predictions import read_predictions
 
-    started = time.perf_counter()
-    seconds: dict[str, float] = {}
+    found: dict[str, Any] = {}
     test = parts(spec, dataset)["test"]
     evaluation = Evaluation(
         dataset, dataset.describe(), spec["fold"], test, lambda done, total: heartbeat("score", done, total)
@@ -166,36 +227,25 @@ def evaluate(cell: Cell, spec: dict[str, Any], dataset: Any, heartbeat: Heartbea
         count = spec["eval"]["n_samples"]
         stored = {}
         for part, cases in wanted(spec, dataset).items():
-            found = read_predictions(cell.predictions(part))
-            if not found.covers(cases, count):
+            kept = read_predictions(cell.predictions(part))
+            if not kept.covers(cases, count):
                 raise UserError(
-                    f"{cell.folder} stores {found.requested} samples of {len(found.case_ids)} cases, but {count} of "
+                    f"{cell.folder} stores {kept.requested} samples of {len(kept.case_ids)} cases, but {count} of "
                     f"{len(cases)} are asked for; predict them with `multirater run --set eval.n_samples={count}`"
                 )
-            stored[part] = found.select(cases, count)
-        seconds["predict"] = stored["test"].seconds
+            stored[part] = kept.select(cases, count)
+        found["predict_seconds"] = stored["test"].seconds
         evaluation.method(stored["test"], stored.get("val"), count)
     frame = evaluation.frame()
     folder = cell.eval_folder(spec["eval_key"])
     write_text(folder / "metrics.csv", frame.to_csv(index=False))
     evaluation.write_components(folder)
-    write_json(
-        folder / "result.json",
-        {
-            "schema": schema("result"),
-            "eval_key": spec["eval_key"],
-            "train_key": spec["train_key"],
-            "metrics_sha256": file_digest(folder / "metrics.csv"),
-            "n_cases": int(frame.case_id.nunique()),
-            "n_patients": int(frame.patient_id.nunique()),
-            "outputs": evaluation.outputs,
-            "seconds": {**seconds, "evaluate": round(time.perf_counter() - started, 3)},
-            "peak_memory_mb": provenance.peak_memory_mb(),
-            "code": provenance.code(),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-    )
-    heartbeat("done", 1, 1, force=True)
+    return {
+        **found,
+        "n_cases": int(frame.case_id.nunique()),
+        "n_patients": int(frame.patient_id.nunique()),
+        "outputs": evaluation.outputs,
+    }
 
 
 def load_cell(path: str | Path, device: str = "cpu") -> Any:
@@ -217,12 +267,26 @@ def load_cell(path: str | Path, device: str = "cpu") -> Any:
 
 
 def main(arguments: list[str]) -> int:
-    folder, device, threads = Path(arguments[0]), arguments[1], int(arguments[2])
-    if sys.platform == "linux":  # die with the parent: PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    """``FOLDER [DEVICE [THREADS]] [--parent PID]``: 75 if another process has the cell, else as `EXIT` says."""
+    parent = None
+    if "--parent" in arguments:
+        at = arguments.index("--parent")
+        parent = int(arguments[at + 1])
+        arguments = [*arguments[:at], *arguments[at + 2 :]]
+    folder, device, threads = Path(arguments[0]), (arguments[1:] or ["auto"])[0], int((arguments[2:] or ["0"])[0])
+    if not (folder / "spec.json").is_file():
+        print(f"{folder} is no cell: it has no spec.json; give a folder below results/cells", file=sys.stderr)
+        return EXIT[Outcome.REFUSED]
     stop = StopFlag()
     stop.install()
-    return EXIT.get(run_cell(folder, device, threads, stop), 3)
+    if parent is not None and sys.platform == "linux":  # die with the parent: PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before that
+            return EXIT[Outcome.INTERRUPTED]
+    outcome = run_cell(folder, device, threads, stop)
+    if outcome == Outcome.TIME_LIMIT and stalled(folder):  # another run would be cut off at the same point
+        return EXIT[Outcome.ERROR]
+    return BUSY if outcome == "busy" else EXIT[Outcome(outcome)]
 
 
 if __name__ == "__main__":

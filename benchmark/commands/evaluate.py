@@ -16,6 +16,6 @@ def command(results: Path, sets: tuple[str, ...], force: bool, as_json: bool) ->
     """Score every trained cell with the present metrics."""
     from ...core.overrides import parse_sets
     from ..report import finish
-    from ..runner import evaluate
+    from ..rescore import evaluate
 
     return finish(evaluate(results, parse_sets(sets), force), figures=False, as_json=as_json)

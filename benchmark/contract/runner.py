@@ -12,7 +12,7 @@ from ...core.errors import UserError, unknown
 from ...core.registry import Entry
 from ...methods import METHODS
 from ...methods.base import Method
-from ..runner import pick_device
+from ..devices import pick_device
 from .check import CONTRACTS, Check, Contract, Fault, Skip, sentence
 from .subject import Subject, configuration, keeping_random_states
 

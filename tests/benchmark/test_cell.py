@@ -3,9 +3,14 @@ import json
 import lzma
 import os
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from multirater.benchmark import claims, squeue
 from multirater.benchmark.cell import Cell, State, open_results, owner_alive, train_key
+from multirater.benchmark.progress import Heartbeat
+from multirater.benchmark.stopping import StopFlag, Stopped
 from multirater.core.errors import UserError
 
 
@@ -57,17 +62,105 @@ def test_claims_are_exclusive_while_their_owner_lives(tmp_path):
     assert cell.take()
 
 
-def test_a_claim_that_another_contender_won_is_given_back(tmp_path):
+DEAD = {"host": socket.gethostname(), "pid": os.getpid(), "started": 1.0}  # a reused process id
+
+
+def test_the_claim_of_a_contender_that_was_quicker_is_left_alone(tmp_path):
     """B reads a lost claim; before B moves it aside, A has taken the cell over."""
     cell = Cell.plan(tmp_path, spec())
-    lost = {"host": socket.gethostname(), "pid": os.getpid(), "started": 1.0, "time": 0}
-    winner = {"host": socket.gethostname(), "pid": os.getppid(), "started": 5.0}
+    winner = {"host": socket.gethostname(), "pid": os.getppid(), "started": 5.0, "id": "a"}
     claim = cell.folder / "claim.json"
     claim.write_text(json.dumps(winner))
-    cell._move_aside(claim, lost)
+    assert not claims.move_aside(cell.folder, {**DEAD, "id": "lost"})
     assert json.loads(claim.read_text()) == winner
     cell.release()  # not ours
     assert json.loads(claim.read_text()) == winner
+    assert sorted(os.listdir(cell.folder)) == ["claim.json", "spec.json"]
+
+
+def test_one_contender_moves_a_lost_claim_aside_even_if_an_earlier_one_died_meanwhile(tmp_path):
+    cell = Cell.plan(tmp_path, spec())
+    lost = {**DEAD, "id": "lost"}
+    (cell.folder / "claim.json").write_text(json.dumps(lost))
+    mine = {k: claims.owner()[k] for k in claims.OWNER}
+    (cell.folder / ".lost-lost-1.json").write_text(json.dumps(mine))  # somebody living is at it
+    assert not claims.move_aside(cell.folder, lost)
+    assert cell.take() is None
+    (cell.folder / ".lost-lost-1.json").write_text(json.dumps(DEAD))
+    assert claims.move_aside(cell.folder, lost)
+    assert not claims.move_aside(cell.folder, lost)
+    assert cell.claim() is None
+    assert cell.take()
+    assert not list(cell.folder.glob(".lost-*"))
+
+
+def test_contenders_take_each_lost_claim_once(tmp_path):
+    """Threads stand for processes: each has an owner of its own only in name, but files decide."""
+    cells = [Cell.plan(tmp_path, spec(seed=seed)) for seed in range(20)]
+    for cell in cells:
+        (cell.folder / "claim.json").write_text(json.dumps({**DEAD, "id": f"lost{cell.folder.name}"}))
+    with ThreadPoolExecutor(6) as pool:
+        taken = list(pool.map(lambda cell: cell.take(), cells * 6))
+    winners = [ident for ident in taken if ident]
+    assert len(winners) == len(set(winners)) <= 20
+    for cell in cells:  # who came too early to a claim that was being moved comes back
+        assert cell.claim() is None or cell.claim()["id"] in winners
+        if cell.claim() is None:
+            assert cell.take()
+
+
+def test_an_owner_on_another_host_lives_while_it_shows_signs_of_life(tmp_path, monkeypatch):
+    cell = Cell.plan(tmp_path, spec())
+    path = cell.folder / "claim.json"
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1.0, "id": "x"}))
+    assert cell.state() is State.RUNNING
+    os.utime(path, (time.time() - 4000,) * 2)
+    assert cell.state() is State.LOST
+    monkeypatch.setenv("MULTIRATER_LOST_SECONDS", "5000")
+    assert cell.state() is State.RUNNING
+    # A job of SLURM lives as long as the queue lists it, whatever its heartbeat.
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1.0, "id": "x", "job": "7_1"}))
+    monkeypatch.setattr(squeue, "jobs", lambda newer_than=None: {"7_2": "RUNNING"})
+    assert cell.state() is State.LOST
+    monkeypatch.setattr(squeue, "jobs", lambda newer_than=None: {"7_1": "COMPLETING"})
+    assert cell.state() is State.RUNNING
+    monkeypatch.setenv("SLURM_JOB_ID", "7_1")  # that job was requeued, and finds its own earlier claim
+    claims.owner.cache_clear()
+    assert cell.take()
+    monkeypatch.delenv("SLURM_JOB_ID")
+    claims.owner.cache_clear()
+
+
+def test_who_was_given_up_for_dead_stops(tmp_path):
+    cell = Cell.plan(tmp_path, spec())
+    ident = cell.take()
+    stop = StopFlag()
+    beat = Heartbeat(tmp_path / "beat", claim=cell.folder / "claim.json", ident=ident, stop=stop)
+    beat("train", 1, 2, force=True)
+    (cell.folder / "claim.json").write_text(json.dumps({**DEAD, "id": "another"}))
+    beat.write("train", 2, 2, force=True)
+    with pytest.raises(Stopped, match="took the cell over"):
+        beat("train", 2, 2, force=True)
+
+
+def test_a_killed_attempt_and_a_finished_cell_with_a_lost_claim(tmp_path):
+    cell = Cell.plan(tmp_path, spec())
+    (cell.folder / "attempts" / "1").mkdir(parents=True)  # killed before its first word, and its claim gone
+    assert cell.state() is State.LOST
+    evaluated(cell)
+    assert cell.state() is State.DONE
+    (cell.folder / "claim.json").write_text(json.dumps(DEAD))  # killed between the result and the release
+    assert cell.state() is State.DONE
+
+
+def evaluated(cell):
+    folder = cell.eval_folder("e" * 64)
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text("a\n1\n")
+    record = {"schema": {"name": "result", "version": 1}, "eval_key": "e" * 64}
+    record["metrics_sha256"] = hashlib.sha256(b"a\n1\n").hexdigest()
+    (folder / "result.json").write_text(json.dumps(record))
+    return folder
 
 
 def test_a_lost_claim_is_taken_over_and_kept_aside(tmp_path):
@@ -79,6 +172,7 @@ def test_a_lost_claim_is_taken_over_and_kept_aside(tmp_path):
     assert cell.take()
     assert cell.state() is State.RUNNING
     assert len(list(cell.folder.glob("attempts/1/lost-claim-*.json"))) == 1
+    assert cell.last_attempt()["outcome"] == "lost"
 
 
 def test_a_claim_cut_off_while_written_counts_as_lost(tmp_path):

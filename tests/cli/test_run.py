@@ -24,7 +24,7 @@ def environment(tmp_path_factory):
 
 def call(environment, *arguments, **options):
     return subprocess.run(
-        [*COMMAND, *arguments], env=environment, capture_output=True, text=True, timeout=300, **options
+        [*COMMAND, *arguments], env=environment, capture_output=True, text=True, timeout=900, **options
     )
 
 
@@ -124,13 +124,16 @@ def test_status_lists_states(first, environment):
     assert {(r["method"], r["state"]) for r in rows} == {("dpersona", "done"), ("human", "done")}
 
 
-def test_a_killed_worker_is_reported_and_the_next_run_finishes(environment, tmp_path):
+def test_a_killed_worker_is_tried_again(environment, tmp_path):
     results = tmp_path / "results"
     process, claim = start_long_run(environment, results)
     os.kill(json.loads(claim.read_text())["pid"], signal.SIGKILL)
+    attempt = _wait_for(results, "cells/unet_soft/*/*/attempts/2/progress.json").parent.parent / "1" / "attempt.json"
+    assert json.loads(attempt.read_text())["message"].startswith("the process was killed by SIGKILL")
+    process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "killed?" in stderr
+    assert process.returncode == 130
+    assert "trying again" in stderr
     assert "Traceback" not in stderr
 
 

@@ -1,0 +1,60 @@
+"""Stop what runs or waits for a results folder: coordinators, cells on this machine, jobs of SLURM."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .cell import State
+from .claims import read_claim
+from .executors.slurm import cancel_jobs, queued_cells
+from .runner import CANCEL
+from .states import scan
+
+
+@dataclass
+class Cancelled:
+    """What was asked to stop.
+
+    Attributes:
+        processes: cells on this machine.
+        jobs: ids of SLURM jobs.
+        elsewhere: (cell, host) of those that only their own host can stop.
+    """
+
+    processes: list[str] = field(default_factory=list)
+    jobs: list[str] = field(default_factory=list)
+    elsewhere: list[tuple[str, str]] = field(default_factory=list)
+
+
+def cancel(results: Path, kill: bool = False) -> Cancelled:
+    """Tell coordinators to stop, and every running cell to save and end.
+
+    Args:
+        kill: end them at once; they go on from their last kept state.
+    """
+    done = Cancelled()
+    found = scan(results)
+    # First, so that no coordinator tries again what ends now.
+    (results / CANCEL).touch()
+    jobs = set(queued_cells(results))
+    for one in found:
+        if one.state != State.RUNNING:
+            continue
+        claim = read_claim(results / "cells" / one.path / "claim.json") or {}
+        if claim.get("job"):
+            jobs.add(str(claim["job"]))
+        elif claim.get("host") == socket.gethostname():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(claim["pid"]), signal.SIGKILL if kill else signal.SIGTERM)
+                done.processes.append(one.path)
+        else:
+            done.elsewhere.append((one.path, str(claim.get("host"))))
+    if jobs:
+        cancel_jobs(jobs, kill)
+    done.jobs = sorted(jobs)
+    return done

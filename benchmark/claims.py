@@ -1,0 +1,219 @@
+"""Who runs a cell now: a file that only one process can create, and rules for taking over what an owner left behind.
+
+A claim is linked into place whole, so that no reader sees half of one; a link to an existing name fails. The claim of a
+dead owner is moved aside by one contender only: the one that created the marker which names that very claim. A marker
+whose own maker died is followed by one with the next number, so that no death blocks a cell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+OWNER = ("host", "pid", "started")
+LOST_SECONDS = 3600.0  # without a sign of life from another host; MULTIRATER_LOST_SECONDS sets it
+_NEW = 60.0  # seconds in which an empty claim is one that is being written
+
+
+@cache
+def owner() -> dict[str, Any]:
+    """This process, as a claim names it."""
+    import psutil
+
+    me = psutil.Process()
+    return {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "job": job_id()}
+
+
+def job_id() -> str | None:
+    """The SLURM job that this process belongs to, as ``squeue`` prints it."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def read_claim(path: str | Path) -> dict[str, Any] | None:
+    """A claim with the time of its owner's last sign of life; None if there is none."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            text, touched = stream.read(), os.fstat(stream.fileno()).st_mtime
+    except FileNotFoundError:
+        return None
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        found = None
+    # Damaged: an owner that is not alive; unless it was created this minute and is only being written.
+    if not isinstance(found, dict):
+        return {"time": touched, "writing": not text and time.time() - touched < _NEW}
+    return {**found, "time": touched}
+
+
+def owner_alive(claim: Mapping[str, Any], limit: float | None = None) -> bool:
+    """Whether the claiming process still lives.
+
+    On this host by its process id and start time; elsewhere by the scheduler if it is a SLURM job, and else by its last
+    sign of life.
+
+    Args:
+        claim: as `read_claim` returns it.
+        limit: seconds without a sign of life after which an owner on another host counts as dead.
+    """
+    import psutil
+
+    if claim.get("writing"):
+        return True
+    if any(claim.get(k) is None for k in OWNER):
+        return False
+    if claim["host"] == socket.gethostname():
+        try:
+            return abs(psutil.Process(claim["pid"]).create_time() - claim["started"]) < 1
+        except psutil.NoSuchProcess:
+            return False
+    if claim.get("job"):
+        from .squeue import jobs
+
+        listed = jobs()
+        if listed is not None:
+            return str(claim["job"]) in listed
+    if limit is None:
+        limit = float(os.environ.get("MULTIRATER_LOST_SECONDS", LOST_SECONDS))
+    return time.time() - claim["time"] < limit
+
+
+def take(folder: Path) -> str | None:
+    """Claim a cell for this process.
+
+    Returns:
+        The identity of the claim; None if a living owner has it or another contender was quicker.
+    """
+    path = folder / "claim.json"
+    old = read_claim(path)
+    if old is not None:
+        # A job that was requeued finds the claim of its own earlier run: SLURM runs a job once at a time.
+        mine = old.get("job") is not None and old.get("job") == job_id() and old.get("host") != socket.gethostname()
+        if (owner_alive(old) and not mine) or not move_aside(folder, old):
+            return None
+    ident = uuid.uuid4().hex[:16]
+    return ident if _create(path, {**owner(), "id": ident, "taken": time.time()}) else None
+
+
+def holds(folder: Path, ident: str) -> bool:
+    """Whether the claim of a cell is (still) the one called `ident`."""
+    found = read_claim(folder / "claim.json")
+    return found is not None and found.get("id") == ident
+
+
+def note(folder: Path, ident: str, **facts: Any) -> None:
+    """Add facts to one's own claim."""
+    path = folder / "claim.json"
+    found = read_claim(path)
+    if found is None or found.get("id") != ident:
+        return
+    found.pop("time")
+    temporary = path.with_name(f".claim.{uuid.uuid4().hex[:12]}.tmp")
+    with contextlib.suppress(OSError):
+        temporary.write_text(json.dumps({**found, **facts}))
+        os.replace(temporary, path)
+
+
+def release(folder: Path, ident: str | None = None) -> None:
+    """Give up a claim, if it is one's own."""
+    held, me = read_claim(folder / "claim.json"), owner()
+    if held is None:
+        return
+    mine = held.get("id") == ident if ident is not None else all(held.get(k) == me[k] for k in OWNER)
+    if mine:
+        with contextlib.suppress(OSError):
+            (folder / "claim.json").unlink()
+
+
+def move_aside(folder: Path, lost: Mapping[str, Any]) -> bool:
+    """Move the claim of a dead owner into its attempt; False if another contender does or did so."""
+    path, name = folder / "claim.json", _name(lost)
+    for number in itertools.count(1):
+        marker = folder / f".lost-{name}-{number}.json"
+        if _create(marker, owner()):
+            break
+        holder = read_claim(marker)
+        if holder is None or owner_alive(holder):
+            return False
+    try:
+        # Only the holder of the last marker removes this claim, and no later claim has its name.
+        now = read_claim(path)
+        if now is None or _name(now) != name:
+            return False
+        attempt = folder / "attempts" / str(lost.get("attempt") or "")
+        if not lost.get("attempt") or not attempt.is_dir():
+            attempt = new_attempt(folder)
+        os.rename(path, attempt / f"lost-claim-{name}.json")
+        _record_loss(attempt, lost)
+        return True
+    finally:
+        for old in folder.glob(f".lost-{name}-*.json"):
+            old.unlink(missing_ok=True)
+
+
+def _record_loss(attempt: Path, lost: Mapping[str, Any]) -> None:
+    """Say in the attempt what became of it, unless it says so itself."""
+    from .attempts import write_attempt
+
+    if not (attempt / "attempt.json").exists():
+        where = f" on {lost['host']}" if lost.get("host") else ""
+        write_attempt(attempt, "lost", f"the process{where} ended without a record (killed?)", job=lost.get("job"))
+
+
+def new_attempt(folder: Path) -> Path:
+    """The next numbered folder below ``attempts/``."""
+    numbers = [int(p.name) for p in (folder / "attempts").glob("*") if p.name.isdigit()]
+    number = max(numbers, default=0) + 1
+    while True:
+        made = folder / "attempts" / str(number)
+        try:
+            made.mkdir(parents=True)
+        except FileExistsError:  # another process was quicker
+            number += 1
+        else:
+            return made
+
+
+def _name(claim: Mapping[str, Any]) -> str:
+    """What a marker calls a claim: its identity, or a hash of what a damaged or older one says."""
+    if claim.get("id"):
+        return str(claim["id"])
+    parts = {k: v for k, v in claim.items() if k not in ("writing",)}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _create(path: Path, content: Mapping[str, Any]) -> bool:
+    """Create a file whole, if there is none of that name."""
+    text = json.dumps(content)
+    temporary = path.with_name(f".claim.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        temporary.write_text(text)
+        os.link(temporary, path)
+        return True
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+            raise
+        try:  # a file system without hard links
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(handle, "w") as stream:
+            stream.write(text)
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

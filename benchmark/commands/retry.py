@@ -1,0 +1,49 @@
+"""``multirater retry``: try again what failed, as it was planned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import engine_options, json_option, results_option, settings
+
+
+@click.command("retry")
+@results_option
+@click.option("--method", "-m", help="Comma list: only these methods.")
+@click.option("--failed", is_flag=True, help="Only cells that failed; default: also lost and unfinished ones.")
+@engine_options
+@click.option("--figures/--no-figures", default=True, show_default=True, help="Draw the figures at the end.")
+@json_option
+def command(results: Path, method: str | None, failed: bool, figures: bool, as_json: bool, **engine: Any) -> int:
+    """Run every cell of a results folder that was tried and has no result, from its stored specification."""
+    from ...core.errors import UserError
+    from ..cell import Cell, State
+    from ..executors import EXECUTORS
+    from ..monitor import Monitor
+    from ..planning import Plan
+    from ..policy import Overwrite
+    from ..report import finish
+    from ..runner import Settings, execute
+    from ..states import scan
+
+    wanted = None if method is None else {m.strip() for m in method.split(",")}
+    chosen = []
+    for one in scan(results):
+        if wanted is not None and one.facts["method"] not in wanted:
+            continue
+        cell = Cell(results / "cells" / one.path)
+        tried = one.state == State.FAILED or (
+            not failed and one.state in (State.LOST, State.TRAINED, State.PENDING) and cell.attempts()
+        )
+        if tried:
+            chosen.append(cell)
+    if not chosen:
+        raise UserError(f"nothing to retry in {results}: no cell {'failed' if failed else 'is unfinished'}")
+    given = {**settings(**engine), "overwrite": Overwrite.FAILED}
+    made = Settings(**given)
+    EXECUTORS.entry(made.executor)
+    report = execute(Plan(results, chosen), Monitor(), EXECUTORS.get(made.executor)(), made, chosen[0].spec["preset"])
+    return finish(report, figures=figures, as_json=as_json)

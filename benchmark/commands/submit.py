@@ -1,0 +1,29 @@
+"""``multirater submit``: hand cells to a scheduler and return at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import cell_options, engine_options, request, settings
+
+
+@click.command("submit")
+@cell_options
+@engine_options
+def command(
+    method: str, dataset: str, preset: str, fold: str, seed: str, sets: tuple[str, ...], results: Path, **engine: Any
+) -> int:
+    """Submit the cells without a result (--executor slurm), or print their commands (--executor script).
+
+    \b
+    What becomes of them is in the results folder, whatever happens to this process:
+      multirater status --why
+    """
+    from ..report import finish
+    from ..runner import run
+
+    asked = request(method, dataset, preset, fold, seed, sets)
+    return finish(run(**asked, results=results, wait=False, **settings(**engine)), figures=False)
