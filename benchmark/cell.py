@@ -27,9 +27,10 @@ from ..core.hashing import digest
 from . import claims
 from .attempts import attempt_folders, read_attempt
 from .claims import owner_alive as owner_alive
+from .upgrades import upgraded
 
 PROTOCOL = 1  # raised when the loop, the sampling or the scoring rules change every number
-SCHEMA = {"cell": 1, "train": 1, "result": 1, "multirater-results": 1, "attempt": 1}
+SCHEMA = {"cell": 1, "train": 2, "result": 2, "multirater-results": 1, "attempt": 1, "bundle": 1}
 PATHS = ("root", "config", "backbone_weights")  # options that name a place on this machine
 # Options of the loop that are younger than the first results: at these values they are left out of a key.
 NEUTRAL = {"precision": "fp32", "tf32": False, "compile": False}
@@ -50,7 +51,7 @@ def schema(name: str) -> dict[str, Any]:
 
 
 def checked(record: Any, name: str, path: Path) -> dict[str, Any]:
-    """Refuse a record of another kind or of a newer version.
+    """A record as the present version writes it; one of another kind or of a newer version is refused.
 
     Raises:
         UserError: with the advice to upgrade.
@@ -63,7 +64,7 @@ def checked(record: Any, name: str, path: Path) -> dict[str, Any]:
             f"{path} was written by a newer multirater (schema {name} {found['version']}, this version reads up to "
             f"{SCHEMA[name]}); upgrade multirater or choose another --results folder"
         )
-    return record
+    return upgraded(record, name, SCHEMA[name])
 
 
 def open_results(folder: Path, create: bool = False) -> Path:

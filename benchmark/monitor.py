@@ -108,7 +108,7 @@ class Monitor:
             self._bars = None
 
     def say(self, text: str) -> None:
-        (self._bars.console if self._bars is not None else self.console).print(text, markup=False)
+        (self._bars.console if self._bars is not None else self.console).print(text, markup=False, soft_wrap=True)
 
     @staticmethod
     def label(cell: Cell) -> str:

@@ -84,7 +84,9 @@ def repeats(cell: Cell, code: str) -> bool:
 def _outdated(cell: Cell, revision: dict[str, Any]) -> bool:
     record = read_json(cell.train_record) if cell.train_record.is_file() else cell.result(cell.spec["eval_key"])
     made = (record or {}).get("code") or {}
-    return any(made.get(k) != revision.get(k) for k in ("multirater", "revision", "diff_sha256"))
+    if made.get("revision") is None or revision.get("revision") is None:  # installed without a history
+        return made.get("multirater") != revision.get("multirater")
+    return any(made.get(k) != revision.get(k) for k in ("revision", "diff_sha256"))
 
 
 def set_aside(cell: Cell) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .runner import Report
+    from .states import Found
 
 _KEPT = 20  # printed tables
 
@@ -46,8 +47,7 @@ def finish(report: Report, figures: bool = True, as_json: bool = False) -> int:
 
 
 def _tables(report: Report, figures: bool, as_json: bool) -> None:
-    from . import provenance
-    from .states import fingerprint_of, scan
+    from .states import scan
 
     found = report.found if report.found is not None and not report.ran else scan(report.results)
     asked = ["/".join(cell.folder.parts[-3:]) for cell in report.cells]
@@ -57,9 +57,8 @@ def _tables(report: Report, figures: bool, as_json: bool) -> None:
         return
     console = _console()
     shown = [as_json, console.width, console.is_terminal, figures]
-    key = digest([fingerprint_of(found, report.results), asked, provenance.signature(), shown])[:16]
     derived = report.results / "derived"
-    kept = derived / "tables" / f"{key}.txt"
+    kept = kept_table(report.results, found, asked, shown)
     whole = (derived / "leaderboard.md").is_file() and (not figures or (derived / "figures").is_dir())
     if not report.ran and whole and kept.is_file():
         click.echo(kept.read_text(encoding="utf-8"), nl=False)
@@ -69,6 +68,15 @@ def _tables(report: Report, figures: bool, as_json: bool) -> None:
         click.echo(f"leaderboard: {derived / 'leaderboard.md'} and .csv")
         if figures:
             click.echo(f"figures:     {derived / 'figures'}")
+
+
+def kept_table(results: Path, found: list[Found], asked: list[str], shown: list[Any]) -> Path:
+    """Where what was printed for these cells is kept; another file once a result or the code has changed."""
+    from . import provenance
+    from .states import fingerprint_of
+
+    key = digest([fingerprint_of(found, results), asked, provenance.signature(), shown])[:16]
+    return results / "derived" / "tables" / f"{key}.txt"
 
 
 def _console() -> Console:

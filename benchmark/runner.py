@@ -358,7 +358,7 @@ class Coordinator:
         except OSError:
             return False
 
-    def _stop(self, patience: float = 30) -> None:
+    def _stop(self, patience: float = 60) -> None:
         handles = [handle for handle, _ in self.running.values()]
         self.engine.cancel(handles)
         deadline = time.monotonic() + patience
@@ -367,9 +367,15 @@ class Coordinator:
                 time.sleep(0.1)
         except KeyboardInterrupt:
             pass
-        living = [h for h in handles if self.engine.alive(h)]
-        if living and not self.engine.detaches:
-            self.engine.cancel(living, kill=True)
+        if self.engine.detaches:
+            return
+        self.engine.cancel([h for h in handles if self.engine.alive(h)], kill=True)
+        for cell, (handle, before) in self.running.items():
+            while self.engine.alive(handle):
+                time.sleep(0.05)
+            ending = self.engine.ended(handle)
+            if ending is not None:
+                _record(cell, before, ending)
 
 
 def _record(cell: Cell, before: int, ending: Ending) -> None:

@@ -114,7 +114,8 @@ def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat, stop: Stop
     target = torch.device(device)
     if spec["method"]["name"] != HUMAN:
         method = None
-        if cell.train_record.is_file():
+        # A record alone, as a merged bundle leaves it, predicts nothing.
+        if cell.train_record.is_file() and (cell.weights.is_file() or _predicted(cell, spec, dataset)):
             clear_state(cell)
         else:
             method = train_cell(cell, spec, dataset, target, heartbeat, stop, phases)

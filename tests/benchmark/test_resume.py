@@ -146,7 +146,7 @@ def test_a_signal_ends_a_worker_with_143_and_its_state_kept(cache, tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(timeout=300) == 143
-    assert cell.last_attempt()["outcome"] == "interrupted"
+    assert cell.last_attempt()["outcome"] == "time_limit"
     assert "SIGUSR1" in cell.last_attempt()["message"]
     found = read_state(cell.folder / "state" / "running.safetensors")
     assert found is not None

@@ -1,0 +1,28 @@
+"""``multirater export``: a bundle of results for others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import results_option
+
+
+@click.command("export")
+@click.argument("file", type=click.Path(path_type=Path))
+@results_option
+@click.option("--method", "-m", help="Comma list: only these methods.")
+@click.option("--with-ids", is_flag=True, help="Case and patient ids as they are, instead of hashes.")
+@click.option("--with-images", is_flag=True, help="Also stored predictions (needs --with-ids).")
+def command(file: Path, results: Path, method: str | None, with_ids: bool, with_images: bool) -> int:
+    """Write records and case values of the finished cells into one zip file.
+
+    No images, no weights, no paths, hosts or user names; ids are hashed with the fingerprint of the data.
+    """
+    from ..bundles import export
+
+    methods = None if method is None else [m.strip() for m in method.split(",") if m.strip()]
+    shared = export(results, file, methods, with_ids, with_images)
+    click.echo(f"{len(shared)} cells in {file} ({file.stat().st_size / 1e6:.1f} MB)")
+    return 0

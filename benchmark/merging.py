@@ -1,0 +1,267 @@
+"""Bundles of others into a results folder: checked, never trusted, never silently preferred.
+
+A bundle is refused as a whole if it is damaged or newer. A cell is left out, with its reason, if its protocol is
+another, its keys do not follow from its specification, its data or split differ from those that the folder has under
+the same name and options, or its numbers differ from those of the same key.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+import shutil
+import uuid
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UserError
+from ..core.files import write_bytes, write_json
+from ..core.hashing import canonical_json, file_digest
+from .bundles import hashed, rename_ids, without
+from .cell import PATHS, PROTOCOL, Cell, State, checked, open_results, read_metrics, train_key
+from .records import validate
+from .states import scan
+
+_NAME = re.compile(
+    r"cells/[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*/f\d+-s\d+-[0-9a-f]{8}/"
+    r"(spec\.json|train\.json|history\.csv|eval/[0-9a-f]{8}/(metrics\.csv|result\.json)|predictions/\w+\.safetensors)"
+)
+_LARGEST = 4 * 2**30  # bytes of a file of a bundle
+
+
+@dataclass
+class Merged:
+    """What became of the cells of the bundles, by path.
+
+    Attributes:
+        added: now in the folder.
+        same: there already, with the same numbers.
+        conflicts: (path, what differs): same key, other numbers.
+        refused: (path, reason).
+    """
+
+    added: list[str] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
+    conflicts: list[tuple[str, str]] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class Known:
+    """What the folder says of its data: by name, options and fold the fingerprint and split, and its case ids."""
+
+    data: dict[str, tuple[str, str]] = field(default_factory=dict)
+    ids: dict[str, dict[str, str]] = field(default_factory=dict)  # by fingerprint: pseudonyms to ids
+
+    def note(self, cell: Cell, spec: Mapping[str, Any], done: bool) -> None:
+        data = spec["dataset"]
+        self.data[data_name(spec)] = (data["fingerprint"], data["split_hash"])
+        if done:
+            rows = csv.DictReader(io.StringIO(read_metrics(cell.eval_folder(spec["eval_key"])).decode()))
+            found = {ident for row in rows for ident in (row["case_id"], row["patient_id"])}
+            names = self.ids.setdefault(data["fingerprint"], {})
+            names |= {hashed(data["fingerprint"], ident): ident for ident in found}
+
+
+def data_name(spec: Mapping[str, Any]) -> str:
+    """What must have one fingerprint and one split: a data set with its options, and the fold."""
+    data = spec["dataset"]
+    return canonical_json([data["name"], without(data["options"], PATHS), data["split"], spec["fold"]])
+
+
+def merge(results: Path, bundles: Sequence[Path]) -> Merged:
+    """Add the cells of bundles to a results folder, which is made if need be.
+
+    Raises:
+        UserError: a bundle is missing, damaged, newer, or no bundle.
+    """
+    opened = [(path, *read_bundle(path)) for path in bundles]  # all are looked at before anything is written
+    results = open_results(results, create=True)
+    known = Known()
+    for one in scan(results):
+        if one.state != "damaged":
+            cell = Cell(results / "cells" / one.path)
+            known.note(cell, cell.spec, one.state == State.DONE)
+    merged = Merged()
+    for path, record, cells in opened:
+        origin = {"bundle": path.name, "sha256": file_digest(path), "suite": record["suite"], "ids": record["ids"]}
+        for name, files in sorted(cells.items()):
+            _merge_cell(results, name, files, {**origin, "merged": _now()}, known, merged)
+    return merged
+
+
+def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, bytes]]]:
+    """The record of a bundle, and the files of its cells by path below ``cells/``.
+
+    Raises:
+        UserError: no bundle, a newer one, or one that was changed after it was written.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give a file written by multirater export")
+    try:
+        with zipfile.ZipFile(path) as pack:
+            infos = {info.filename: info for info in pack.infolist() if not info.is_dir()}
+            if "bundle.json" not in infos:
+                raise UserError(f"{path} has no bundle.json; give a file written by multirater export")
+            record = checked(json.loads(pack.read("bundle.json")), "bundle", path / "bundle.json")
+            validate(record, "bundle", f"{path}: bundle.json")
+            if set(record["files"]) != set(infos) - {"bundle.json"}:
+                raise UserError(f"{path} does not hold the files that its bundle.json names; ask for it again")
+            cells: dict[str, dict[str, bytes]] = {}
+            for name, digest in record["files"].items():
+                if not _NAME.fullmatch(name) or infos[name].file_size > _LARGEST:
+                    raise UserError(f"{path} holds {name!r}, which no bundle has; it was not written by this suite")
+                data = pack.read(name)
+                if hashlib.sha256(data).hexdigest() != digest:
+                    raise UserError(f"{path}: {name} was changed after the bundle was written; ask for it again")
+                parts = name.split("/")
+                cells.setdefault("/".join(parts[1:4]), {})["/".join(parts[4:])] = data
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, NotImplementedError) as error:
+        raise UserError(f"{path} is damaged or no bundle ({error}); ask for it again") from error
+    return record, cells
+
+
+def _merge_cell(
+    results: Path, path: str, files: dict[str, bytes], origin: dict[str, Any], known: Known, merged: Merged
+) -> None:
+    try:
+        spec = _spec(path, files)
+        result, metrics = _result(path, spec, files)
+        _check_data(spec, known)
+    except UserError as error:
+        merged.refused.append((path, str(error)))
+        return
+    fingerprint = spec["dataset"]["fingerprint"]
+    if origin["ids"] == "hashed":
+        names = known.ids.get(fingerprint, {})
+        metrics = rename_ids(metrics, lambda ident: names.get(ident, ident))
+    cell = Cell(results / "cells" / path)
+    present = cell.result(spec["eval_key"]) if (cell.folder / "spec.json").is_file() else None
+    if present is not None:
+        ours = read_metrics(cell.eval_folder(spec["eval_key"]))
+        differs = difference(ours, metrics, fingerprint)
+        merged.conflicts.append((path, differs)) if differs else merged.same.append(path)
+        return
+    if cell.folder.exists() and cell.state() is State.RUNNING:
+        merged.refused.append((path, "it is being run here; merge again when it is done"))
+        return
+    digest = hashlib.sha256(metrics).hexdigest()
+    _place(results, path, spec, files, {**result, "metrics_sha256": digest, "origin": origin}, metrics)
+    known.note(cell, spec, True)
+    merged.added.append(path)
+
+
+def _spec(path: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The specification, whose keys must follow from it."""
+    spec = checked(_parsed(files, "spec.json"), "cell", Path(path) / "spec.json")
+    validate(spec, "cell", "spec.json")
+    if spec["protocol"] != PROTOCOL:
+        raise UserError(f"its protocol is {spec['protocol']}, that of this version {PROTOCOL}: not comparable")
+    if train_key(spec) != spec["train_key"]:
+        raise UserError("its train key does not follow from its specification: it was edited")
+    if path != "/".join(Cell.at(Path(), spec).folder.parts[-3:]):
+        raise UserError("it lies where another cell belongs")
+    return spec
+
+
+def _result(path: str, spec: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], bytes]:
+    place = f"eval/{spec['eval_key'][:8]}"
+    result = checked(_parsed(files, f"{place}/result.json"), "result", Path(path) / place / "result.json")
+    validate(result, "result", "result.json")
+    metrics = files.get(f"{place}/metrics.csv", b"")
+    if result["eval_key"] != spec["eval_key"] or result["train_key"] != spec["train_key"]:
+        raise UserError("its result belongs to another specification")
+    if hashlib.sha256(metrics).hexdigest() != result["metrics_sha256"]:
+        raise UserError("its metrics.csv is not the one that its record describes")
+    if "train.json" in files:
+        train = checked(_parsed(files, "train.json"), "train", Path(path) / "train.json")
+        validate(train, "train", "train.json")
+        if train["train_key"] != spec["train_key"]:
+            raise UserError("its training record belongs to another specification")
+    return result, metrics
+
+
+def _parsed(files: Mapping[str, bytes], name: str) -> Any:
+    if name not in files:
+        raise UserError(f"it has no {name}")
+    try:
+        return json.loads(files[name])
+    except ValueError as error:
+        raise UserError(f"its {name} is not valid JSON ({error})") from error
+
+
+def _check_data(spec: Mapping[str, Any], known: Known) -> None:
+    ours = known.data.get(data_name(spec))
+    if ours is None:
+        return
+    data = spec["dataset"]
+    if data["fingerprint"] != ours[0]:
+        raise UserError(
+            f"its data {data['name']!r} have the fingerprint {data['fingerprint']}, those of this folder under the "
+            f"same options {ours[0]}: other cases, raters or masks"
+        )
+    if data["split_hash"] != ours[1]:
+        raise UserError(f"its split of {data['name']!r}, fold {spec['fold']}, is another than that of this folder")
+
+
+def difference(ours: bytes, theirs: bytes, fingerprint: str) -> str:
+    """What differs between the case values of the same key, in words; empty if nothing does."""
+    tables = []
+    for text in (ours, theirs):
+        rows = {}
+        for row in csv.DictReader(io.StringIO(text.decode())):
+            case = row["case_id"]
+            name = case if re.fullmatch("h[0-9a-f]{16}", case) else hashed(fingerprint, case)
+            keys = ("output", "rater", "label", "metric", "variant", "region")
+            rows[(name, *(row[k] for k in keys))] = row["value"]
+        tables.append(rows)
+    one, two = tables
+    if one.keys() != two.keys():
+        return f"{len(one.keys() ^ two.keys())} of {len(one.keys() | two.keys())} values are on one side only"
+    apart = [(key, float(one[key] or "nan"), float(two[key] or "nan")) for key in one if one[key] != two[key]]
+    if not apart:
+        return ""
+    worst = max(apart, key=lambda entry: abs(entry[1] - entry[2]) if math.isfinite(entry[1] - entry[2]) else math.inf)
+    (_, output, rater, _, metric, *_), here, there = worst
+    where = f"{metric} of {output}" + (f", {rater}" if rater else "")
+    return f"{len(apart)} of {len(one)} values differ, most of all {where}: {here:g} here, {there:g} in the bundle"
+
+
+def _place(
+    results: Path,
+    path: str,
+    spec: dict[str, Any],
+    files: Mapping[str, bytes],
+    result: dict[str, Any],
+    metrics: bytes,
+) -> None:
+    """Write the files of a cell, ``result.json`` last."""
+    folder = results / "cells" / path
+    place = f"eval/{spec['eval_key'][:8]}"
+    fresh = not folder.exists()
+    target = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp") if fresh else folder
+    try:
+        if fresh or not (folder / "spec.json").is_file():
+            write_json(target / "spec.json", spec)
+        for name, data in files.items():
+            if name not in ("spec.json", f"{place}/metrics.csv", f"{place}/result.json"):
+                write_bytes(target / name, data)
+        write_bytes(target / place / "metrics.csv", metrics)
+        write_json(target / place / "result.json", result)
+        if fresh:
+            target.rename(folder)
+    finally:
+        if fresh:
+            shutil.rmtree(target, ignore_errors=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""JSON Schemas of the records, made by ``python -m multirater.benchmark.records``."""
