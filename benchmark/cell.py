@@ -33,7 +33,7 @@ PROTOCOL = 1  # raised when the loop, the sampling or the scoring rules change e
 SCHEMA = {"cell": 1, "train": 2, "result": 2, "multirater-results": 1, "attempt": 1, "bundle": 1}
 PATHS = ("root", "config", "backbone_weights")  # options that name a place on this machine
 # Options of the loop that are younger than the first results: at these values they are left out of a key.
-NEUTRAL = {"precision": "fp32", "tf32": False, "compile": False}
+NEUTRAL = {"precision": "fp32", "tf32": False, "compile": False, "processes": 1}
 HUMAN = "human"  # the pseudo-method whose cell holds the human and oracle rows of a data set
 
 

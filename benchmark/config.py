@@ -72,6 +72,7 @@ class TrainConfig(BaseModel):
     )
     tf32: bool = Field(False, description="let CUDA round the factors of products to TF32 (CPU: no effect)")
     compile: bool = Field(False, description="torch.compile on training_step")
+    processes: int = Field(1, ge=1, description="share every batch among so many processes (GPUs) through torchrun")
     stage: dict[str, StageBudget] = Field(default_factory=dict, description="per-stage overrides")
 
     @field_validator("augment")

@@ -19,6 +19,7 @@ from . import numerics, resume
 from .augment import augment
 from .augment_cases import augment_cases
 from .augment_kinds import parts_of
+from .distributed import Team, check_batch
 from .progress import Heartbeat
 from .resume import StateKeeper
 from .stopping import StopFlag
@@ -105,6 +106,7 @@ class Trainer:
         self.stop = StopFlag() if stop is None else stop  # (a flag that is not set is false)
         self.split = dataset.split(spec["fold"])
         self.history = History()
+        self.team = Team()
         self.seconds = 0.0  # of training in this process
         self.axes = {"dataset": dataset.name, "fold": spec["fold"], "seed": spec["seed"]}
 
@@ -117,8 +119,11 @@ class Trainer:
         """
         name = budget["name"]
         started = time.perf_counter()
-        resume.seed_all(seed_for("train", method=self.spec["method"]["name"], stage=name, **self.axes))
+        team = self.team
+        own = {} if team.first else {"process": team.rank}  # noise of its own in every process of a team
+        resume.seed_all(seed_for("train", method=self.spec["method"]["name"], stage=name, **self.axes, **own))
         batch_size = min(budget["batch_size"], len(self.split.train))
+        check_batch(team.size, batch_size)
         per_epoch = len(self.split.train) // batch_size
         total = budget["steps"] or budget["epochs"] * per_epoch
         output = output_of_stage(self.method, name)
@@ -132,19 +137,21 @@ class Trainer:
         before = record.seconds  # spent in earlier attempts
         batches = self._batches(name, batch_size, per_epoch, at)
         numerics.apply(self.config)
-        training_step = numerics.compiled(self.method.training_step, self.config)
+        training_step = numerics.compiled(team.step(self.method), self.config)
         self.method.train()
         for step in range(at.step, total):
             epoch = step // per_epoch
             scale = lr_scale(self.config["schedule"], step, total, per_epoch, budget["warmup_steps"])
             for group in optimizer.param_groups:
                 group["lr"] = budget["lr"] * group["lr_scale"] * scale
-            batch = next(batches)
+            batch = team.share(next(batches))
             with numerics.autocast(self.config, self.device):
                 loss, scalars = training_step(batch, stage=name)
             optimizer.zero_grad(set_to_none=True)
             value = float(loss.detach())
-            if math.isfinite(value):
+            bad, stopping = team.any(not math.isfinite(value), bool(self.stop))
+            value = team.mean(value)
+            if not bad:
                 loss.backward()
                 if self.config["grad_clip"]:
                     nn.utils.clip_grad_norm_(parameters, self.config["grad_clip"])
@@ -165,7 +172,7 @@ class Trainer:
                 self.history.add(name, epoch + 1, step + 1, {**finite_means(at.log), "lr": budget["lr"] * scale})
                 at.log.clear()
                 every = self.config["validate_every"]
-                if len(self.split.val) and (last or (every and (epoch + 1) % every == 0)):
+                if team.first and len(self.split.val) and (last or (every and (epoch + 1) % every == 0)):
                     record.val_score = self._validate(name, epoch + 1, step + 1, output)
                     signed = (record.val_score or 0.0) * (1 if SCORES[output].higher else -1)
                     chosen = self.config["select"] == "best" and record.val_score is not None
@@ -174,10 +181,16 @@ class Trainer:
                         at.best = (signed, {k: v.detach().clone() for k, v in self.method.state_dict().items()})
                         record.selected_epoch = epoch + 1
             at.step = step + 1
-            if self.keeper is not None and (self.stop or (not last and self.keeper.due(epoch_end))):
-                record.seconds = before + time.perf_counter() - started
-                self._keep(at, optimizer)
-            self.stop.check()
+            if self.keeper is not None:
+                stopping = stopping if team.size > 1 else bool(self.stop)
+                due = team.first and (stopping or (not last and self.keeper.due(epoch_end)))
+                if team.any(due)[0]:
+                    record.seconds = before + time.perf_counter() - started
+                    self._keep(at, optimizer)
+            if stopping and team.size > 1:  # all at the same step, whoever was asked
+                self.stop.reason = self.stop.reason or "another process of its team"
+            if team.size == 1 or stopping:
+                self.stop.check()
         self.check_weights(name, total)
         if at.best is not None:
             self.method.load_state_dict(at.best[1])
@@ -195,6 +208,9 @@ class Trainer:
         assert self.keeper is not None
         values, moments = resume.optimizer_state(optimizer)
         generators, generator_tensors = resume.generator_states()
+        states = self.team.gather((generators, generator_tensors))
+        if not self.team.first:
+            return
         facts = {
             "stage": at.record.name,
             "step": at.step,
@@ -204,12 +220,14 @@ class Trainer:
             "log": {key: [float(v) for v in given] for key, given in at.log.items()},
             "optimizer": values,
             "generators": generators,
+            "others": [state[0] for state in states[1:]],
             "best": at.best[0] if at.best is not None else None,
         }
         tensors = {
             **resume.prefixed("method", self.method.state_dict()),
             **resume.prefixed("optimizer", moments),
             **resume.prefixed("generator", generator_tensors),
+            **{k: v for n, s in enumerate(states[1:], 1) for k, v in resume.prefixed(f"generator{n}", s[1]).items()},
             **resume.prefixed("best", at.best[1] if at.best is not None else {}),
         }
         if at.augment is not None:
@@ -230,7 +248,11 @@ class Trainer:
         if facts["best"] is not None:
             best = (facts["best"], {k: v.to(self.device) for k, v in resume.part("best", tensors).items()})
         at = Progress(StageRecord(**facts["record"]), facts["step"], best, facts["log"], tensors.get("augment"))
-        resume.restore_generators(facts["generators"], resume.part("generator", tensors))
+        if self.team.first:
+            resume.restore_generators(facts["generators"], resume.part("generator", tensors))
+        else:
+            own = f"generator{self.team.rank}"
+            resume.restore_generators(facts["others"][self.team.rank - 1], resume.part(own, tensors))
         return at
 
     # -- parts ----------------------------------------------------------------------------------

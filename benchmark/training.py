@@ -86,9 +86,13 @@ def train_cell(
         before = len(trainer.history.rows)
         with phases.phase("train"):
             records.append(trainer.run_stage(budget))
+        if not trainer.team.first:
+            continue
         save_weights(weights, method)
         write_json(finished, {"record": asdict(records[-1]), "history": trainer.history.rows[before:]})
         keeper.clear()
+    if not trainer.team.first:
+        return method
     save_weights(cell.weights, method)
     history = pd.DataFrame(trainer.history.rows, columns=["stage", "epoch", "step", "key", "value"])
     write_text(cell.folder / "history.csv", history.to_csv(index=False))

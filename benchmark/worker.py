@@ -107,7 +107,7 @@ def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat, stop: Stop
 
     if threads:
         torch.set_num_threads(threads)
-    phases = Phases(device)
+    phases = Phases("cpu" if device == "cpu" else "cuda")
     with phases.phase("prepare"):
         dataset = open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"])
         check_fingerprint(spec, dataset)
@@ -117,6 +117,11 @@ def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat, stop: Stop
         # A record alone, as a merged bundle leaves it, predicts nothing.
         if cell.train_record.is_file() and (cell.weights.is_file() or _predicted(cell, spec, dataset)):
             clear_state(cell)
+        elif spec["train"].get("processes", 1) > 1:
+            from .distributed import launch
+
+            assert heartbeat.ident is not None
+            launch(cell, heartbeat.path.parent, device, threads, spec["train"]["processes"], heartbeat.ident, stop)
         else:
             method = train_cell(cell, spec, dataset, target, heartbeat, stop, phases)
         if not _predicted(cell, spec, dataset):

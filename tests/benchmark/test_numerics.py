@@ -41,11 +41,11 @@ def loss_of(cell):
 def test_defaults_are_in_no_key_and_other_values_are():
     base = {"method": {"name": "m", "options": {}}, "dataset": {"options": {}}, "fold": 0, "seed": 0, "protocol": 1}
     older = train_key({**base, "train": {"steps": 1}})
-    neutral = {"precision": "fp32", "tf32": False, "compile": False}
+    neutral = {"precision": "fp32", "tf32": False, "compile": False, "processes": 1}
     assert train_key({**base, "train": {"steps": 1, **neutral}}) == older
-    others = [{"precision": "bf16"}, {"tf32": True}, {"compile": True}]
+    others = [{"precision": "bf16"}, {"tf32": True}, {"compile": True}, {"processes": 2}]
     keys = {train_key({**base, "train": {"steps": 1, **neutral, **other}}) for other in others}
-    assert len({older, *keys}) == 4
+    assert len({older, *keys}) == 5
     defaults = TrainConfig(steps=1).model_dump()
     assert {k: defaults[k] for k in neutral} == neutral
 

@@ -52,7 +52,7 @@ class Timed:
 
 
 def test_heartbeats_claims_and_states_cost_less_than_two_percent_of_a_training(cell):
-    """Measured in processor time, so that other work on the machine does not count: everything that the runner adds to a
+    """In processor time, so that other work on the machine does not count: everything that the runner adds to a
     step (heartbeat with its look at the claim, the decision whether to save, the saves) against the whole of it."""
     torch.set_num_threads(1)
     spec = cell.spec

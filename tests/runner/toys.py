@@ -18,14 +18,14 @@ class Toy(Method):
 
     gives_samples = True
 
-    def __init__(self, data, pause: float = 0.0):
-        super().__init__(data, pause=pause)
-        self.pause = pause
+    def __init__(self, data, pause: float = 0.0, noise: float = 0.1):
+        super().__init__(data, pause=pause, noise=noise)
+        self.pause, self.noise = pause, noise
         self.layer = torch.nn.Conv2d(data.channels, 1, 3, padding=1)
 
     def training_step(self, batch, stage=None):
         time.sleep(self.pause)
-        noisy = self.layer(batch["image"] + 0.1 * torch.randn_like(batch["image"]))
+        noisy = self.layer(batch["image"] + self.noise * torch.randn_like(batch["image"]))
         target = batch["masks"].float().mean(1, keepdim=True)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(noisy, target)
         return loss, {"noise": noisy.mean().detach()}
