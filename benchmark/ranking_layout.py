@@ -10,7 +10,7 @@ import numpy as np
 from ..core.errors import UserError
 from .columns import BORDER_COLUMNS, CALIBRATION_COLUMNS, MEAN_COLUMNS, RATER_MEAN, SAMPLE_COLUMNS, Column
 from .layout import COMMON_MASK, Entry, Table, TableLine, count, fixed, head, name_of, number, output_of, samples_of
-from .ranked import TRACKS, Ranked, ranked
+from .ranked import TRACKS, Ranked, Track, ranked
 from .sheet import Sheet
 from .statistics import kendall_tau, ranks_of
 from .statistics.differences import ALPHA
@@ -23,10 +23,13 @@ _COLUMNS = {c.metric: c for c in (*SAMPLE_COLUMNS, *MEAN_COLUMNS, *CALIBRATION_C
 
 
 def ranking_tables(sheet: Sheet) -> list[Table]:
-    """One table for each primary metric of each track that at least two methods can be compared by."""
+    """One table for each primary metric of each track that at least two methods can be compared by.
+
+    Where methods with fewer samples cannot be ranked by GED, one more by ``ged.debiased``, which S does not move.
+    """
     found = []
     for track in TRACKS.values():
-        for metric in track.primary:
+        for metric in (*track.primary, *_at_any_s(sheet, track)):
             if not sheet.has(metric) or (track.name == "personalised" and not sheet.show_raters):
                 continue
             try:
@@ -36,6 +39,17 @@ def ranking_tables(sheet: Sheet) -> list[Table]:
             if len(compared.names) > 1:
                 found.append(ranking_table(sheet, compared, track.name))
     return found
+
+
+def _at_any_s(sheet: Sheet, track: Track) -> tuple[str, ...]:
+    if track.name != "diversified":
+        return ()
+    try:
+        left_out = ranked(sheet, "ged", track).left_out
+    except UserError:
+        return ()
+    fewer = [line for line, why in left_out.items() if why.startswith("S = ")]
+    return ("ged.debiased",) if any(sheet.score(line, "ged.debiased") for line in fewer) else ()
 
 
 def ranking_table(sheet: Sheet, found: Ranked, track: str = "") -> Table:

@@ -50,6 +50,17 @@ def test_ranks_of_all_schemes_with_the_distance_to_the_best(fabricate: Make) -> 
     assert "adjusted for all 3 pairs (Holm)" in part
 
 
+def test_methods_with_fewer_samples_are_ranked_by_what_s_does_not_move(fabricate: Make) -> None:
+    f = fabricate()
+    f.cell("many", {"diverse": {"ged": around(0.2), "ged.debiased": around(0.19)}})
+    f.cell("more", {"diverse": {"ged": around(0.3, 1), "ged.debiased": around(0.29, 1)}})
+    f.cell("heads", {"personalised": {"ged": around(0.25, 2), "ged.debiased": around(0.10, 2)}}, n_samples=4)
+    text = render(sheets_of(f.results), "md")
+    assert "not ranked: heads (S = 4, compared at S = 50)" in section(text, "Ranks by GED ↓")
+    found = rows(section(text, "Ranks by GED deb. ↓ (track diversified)"))
+    assert [(name, fields[2]) for name, fields in found.items()] == [("heads", "4"), ("many", "50"), ("more", "50")]
+
+
 def test_a_move_between_schemes_is_marked(fabricate: Make) -> None:
     f = fabricate()
     lucky = np.full(N, 0.8)
