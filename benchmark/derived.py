@@ -5,6 +5,8 @@ They stand in every table beside the method, also where they win (quick_preset, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from ..core.sequences import van_der_corput
@@ -62,6 +64,31 @@ def common_threshold(mean: np.ndarray, masks: np.ndarray, valid: np.ndarray) -> 
     return float(THRESHOLDS[_dice_at_thresholds(mean, masks, valid).mean(1).argmax()])
 
 
+def thresholds_of_cases(
+    cases: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, float]:
+    """`own_thresholds` and `common_threshold` of cases that differ in size, such as volumes.
+
+    Args:
+        cases: of each the mean map, the masks R×…, and R bool.
+    """
+    scores, seen = [], []
+    for mean, masks, valid in cases:
+        # Number of thresholds below each value, so that the counts above all thresholds are one histogram each.
+        reached = np.searchsorted(THRESHOLDS, mean.ravel().astype(np.float64), side="left")
+        planes = [np.ones(reached.shape, bool), *(mask.ravel() > 0 for mask in masks)]
+        counts = np.stack([np.bincount(reached[plane], minlength=len(THRESHOLDS) + 1) for plane in planes], 1)
+        above = counts[::-1].cumsum(0)[::-1][1:]  # of all pixels, then of each rater's
+        total = above[:, :1] + counts[:, 1:].sum(0)
+        dice = np.where(total > 0, 2 * above[:, 1:] / np.maximum(total, 1), 1.0)
+        scores.append(np.where(valid, dice, 0))
+        seen.append(valid)
+    count = np.sum(seen, axis=0)
+    means = np.sum(scores, axis=0) / np.maximum(count, 1)
+    common = float(THRESHOLDS[means.mean(1).argmax()])
+    return np.where(count > 0, THRESHOLDS[means.argmax(0)], common), common
+
+
 def rater_area_ranks(masks: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Rank 0…R-1 of each rater by mean area relative to its case, over (training) cases.
 
@@ -96,4 +123,4 @@ def vote_levels(masks: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """For each rater the true vote level of its area rank: who draws least gets unanimity, who draws most the union."""
     votes = masks.sum(0)
     needed = len(masks) - ranks
-    return votes[None] >= needed[:, None, None]
+    return votes[None] >= needed.reshape(-1, *[1] * votes.ndim)

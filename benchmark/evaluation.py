@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..datasets.base import DataDescription, Dataset
+from ..datasets.case_rows import CaseRows
 from ..metrics import human_case
 from ..metrics.case import CaseView
 from ..metrics.components import Components, components_of, save_components
@@ -30,7 +31,8 @@ from .metric_lists import (
     set_metrics,
 )
 from .metric_lists import metric_versions as metric_versions
-from .predictions import StoredPredictions
+from .predictions import CasePrediction, StoredPredictions
+from .scored_cases import masks_of, places, rows_of
 
 COLUMNS = ("case_id patient_id output rater label metric variant region n_samples value reason").split()
 _SORTED = ["output", "metric", "case_id", "rater", "label", "region"]
@@ -41,33 +43,42 @@ _AREAS_AT_ONCE = 64  # cases whose masks are counted together
 Values = dict[str, tuple[Any, str]]  # metric to its value, or list over the raters, and why it is undefined
 
 
-def subset(indices: np.ndarray, patients: list[str], limit: int | None) -> np.ndarray:
-    """At most `limit` of `indices`, taken one patient after the other so that they spread over patients."""
-    if limit is None or len(indices) <= limit:
-        return indices
-    seen: dict[str, int] = {}
-    turn = []
-    for index in indices:
-        seen[patients[index]] = seen.get(patients[index], 0) + 1
-        turn.append(seen[patients[index]])
-    return np.sort(indices[np.argsort(turn, kind="stable")[:limit]])
-
-
 @dataclass(frozen=True)
 class OneClass:
-    """The masks of one class of a case, against which everything is scored.
+    """The masks of one class of a case, against which everything is scored; of a volume …×D×H×W.
 
     Attributes:
-        index: of the case in the data set.
+        case: ids, rows and spacing.
         label: the class, as in the column ``label``; empty: all classes together.
         raters: R×H×W bool (class indices for all classes together).
         valid: R bool.
     """
 
-    index: int
+    case: CaseRows
     label: str
     raters: NDArray
     valid: Mask
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One case and how its arrays hold the classes.
+
+    Attributes:
+        masks: R×[K×][D×]H×W as the data set gives them.
+        planes: R×K×[D×]H×W bool.
+        valid: R bool.
+    """
+
+    case: CaseRows
+    layout: ClassLayout
+    masks: NDArray
+    planes: Mask
+    valid: Mask
+
+    def classes(self) -> Iterator[tuple[int, OneClass]]:
+        for k, label in enumerate(self.layout.labels):
+            yield k, OneClass(self.case, label, self.planes[:, k], self.valid)
 
 
 @dataclass(frozen=True)
@@ -83,11 +94,13 @@ class Trivial:
 class Evaluation:
     """Collects rows over cases; several classes are scored one by one, each against the rest.
 
+    The slices of a volume are one case and are scored in 3D.
+
     Args:
         dataset: the data set of the cell.
         description: its description (identity decides which per-rater rows make sense).
         fold: fold of the split; its training patients give the area ranks of the raters.
-        test: indices of the scored cases.
+        test: rows of the scored cases.
         tick: progress callback (done, total).
     """
 
@@ -102,9 +115,8 @@ class Evaluation:
         self.dataset = dataset
         self.description = description
         self.layout = ClassLayout.of(description)
-        self.records = dataset.records
         self.fold = fold
-        self.test = test
+        self.cases = dataset.volumes(test)
         self.tick = tick
         self.named = description.identity != "none"
         self.rows: list[tuple[Any, ...]] = []
@@ -115,23 +127,21 @@ class Evaluation:
 
     def method(self, stored: StoredPredictions, validation: StoredPredictions | None, n_samples: int) -> None:
         """Rows of a method: its own outputs, then the trivial rows derived from them."""
-        layout = self.layout
-        masks, valid = self.dataset.arrays(self.test)[1:]
         trivial = self._fit_trivial(validation)
+        rows = places(self.cases)
         same = stored.samples is not None and all(
             np.array_equal(layout.split(s), layout.level_sets(m, len(s)))
-            for s, m in zip(stored.samples, stored.mean, strict=True)
+            for s, m, layout in self._samples(stored, rows)
         )
-        for i, index in enumerate(self.test):
-            planes = layout.planes(masks[i])
-            levels = None if same else layout.level_sets(stored.mean[i], n_samples)
-            for k, label in enumerate(layout.labels):
-                case = OneClass(index, label, planes[:, k], valid[i])
-                self._own_outputs(case, stored, i, k, levels)
-                self._trivial_outputs(case, stored, i, k, trivial)
-            if stored.samples is not None:
-                self._uncertainty(index, masks[i], planes, valid[i], stored, i)
-            self.tick(i + 1, len(self.test))
+        for i, case in enumerate(self.cases):
+            scored, given = self._scored(case), stored.case(rows[i], case.volume)
+            levels = None if same else scored.layout.level_sets(given.mean, n_samples)
+            for k, one in scored.classes():
+                self._own_outputs(one, scored.layout, given, k, levels)
+                self._trivial_outputs(one, scored.layout, given, k, trivial)
+            if given.samples is not None:
+                self._uncertainty(scored, given)
+            self.tick(i + 1, len(self.cases))
         notes = {"diverse": "nested level sets"} if same else {}
         if trivial.common is not None:
             notes["common_threshold"] = "threshold " + ", ".join(f"{t:g}" for t in trivial.common)
@@ -139,14 +149,26 @@ class Evaluation:
             self.outputs[output]["note"] = note
         self._explain(stored, validation, same)
 
-    def _own_outputs(self, case: OneClass, stored: StoredPredictions, i: int, k: int, levels: Mask | None) -> None:
-        layout = self.layout
-        mean, mask = layout.foreground(stored.mean[i])[k], layout.hard(stored.mean[i])[k]
+    def _scored(self, case: CaseRows) -> Scored:
+        layout = replace(self.layout, dims=3) if case.volume else self.layout
+        masks, valid = masks_of(self.dataset, case)
+        return Scored(case, layout, masks, layout.planes(masks), valid)
+
+    def _samples(self, stored: StoredPredictions, rows: list[slice]) -> Iterator[tuple[NDArray, NDArray, ClassLayout]]:
+        for case, place in zip(self.cases, rows, strict=True):
+            given = stored.case(place, case.volume)
+            assert given.samples is not None
+            yield given.samples, given.mean, replace(self.layout, dims=3) if case.volume else self.layout
+
+    def _own_outputs(
+        self, case: OneClass, layout: ClassLayout, given: CasePrediction, k: int, levels: Mask | None
+    ) -> None:
+        mean, mask = layout.foreground(given.mean)[k], layout.hard(given.mean)[k]
         known: Values | None = None  # diverse, consensus and levels share one mean map
-        if stored.samples is not None:
-            known = self._score("diverse", case, layout.split(stored.samples[i])[:, k], mean, mask, keep=True)
-        if stored.raters is not None:
-            maps = stored.raters[i]
+        if given.samples is not None:
+            known = self._score("diverse", case, layout.split(given.samples)[:, k], mean, mask, keep=True)
+        if given.raters is not None:
+            maps = given.raters
             own = layout.hard(maps)[:, k]
             probabilities = layout.foreground(maps)[:, k]
             self._score("personalised", case, own, probabilities.mean(0), own, probabilities, keep=True)
@@ -154,35 +176,34 @@ class Evaluation:
         if levels is not None:
             self._score("levels", case, levels[:, k], mean, mask, known=known)
 
-    def _trivial_outputs(self, case: OneClass, stored: StoredPredictions, i: int, k: int, trivial: Trivial) -> None:
-        mean = self.layout.foreground(stored.mean[i])[k]
+    def _trivial_outputs(
+        self, case: OneClass, layout: ClassLayout, given: CasePrediction, k: int, trivial: Trivial
+    ) -> None:
+        mean = layout.foreground(given.mean)[k]
         if trivial.common is not None:
             mask = mean > trivial.common[k]
             self._score("common_threshold", case, mask[None], None, mask)
         if trivial.own is not None:
             cut = mean[None] > trivial.own[k].reshape(-1, *[1] * mean.ndim)
             self._score("own_threshold", case, cut, None, cut)
-        if trivial.ranks is not None and stored.samples is not None:
-            picked = derived.area_ranks(self.layout.split(stored.samples[i])[:, k], trivial.ranks[k])
+        if trivial.ranks is not None and given.samples is not None:
+            picked = derived.area_ranks(layout.split(given.samples)[:, k], trivial.ranks[k])
             self._score("area_ranks", case, picked, None, picked)
 
-    def _uncertainty(
-        self, index: int, masks: NDArray, planes: Mask, valid: Mask, stored: StoredPredictions, i: int
-    ) -> None:
+    def _uncertainty(self, scored: Scored, given: CasePrediction) -> None:
         """NCC of the samples, of which the stored mean logarithm is known; of exclusive classes over all channels."""
-        layout = self.layout
-        mean = stored.mean[i] if stored.sample_mean is None else stored.sample_mean[i]
-        logs = stored.mean_log[i]
-        assert stored.samples is not None
-        count = stored.samples.shape[1]
+        layout = scored.layout
+        mean = given.mean if given.sample_mean is None else given.sample_mean
+        logs = given.mean_log
+        assert given.samples is not None
+        count = len(given.samples)
         if layout.kind == "exclusive":
-            case = OneClass(index, "", masks, valid)
+            case = OneClass(scored.case, "", scored.masks, scored.valid)
             classes = range(1, layout.classes + 1)
             view = self._view(case, mean_prob=mean, mean_log=logs, classes=list(classes))
             self._add("diverse", case, count, self._values(view, UNCERTAINTY_METRICS))
             return
-        for k, label in enumerate(layout.labels):
-            case = OneClass(index, label, planes[:, k], valid)
+        for k, case in scored.classes():
             own_logs = logs[k] if layout.channels else logs
             view = self._view(case, mean_prob=layout.foreground(mean)[k], mean_log=own_logs)
             self._add("diverse", case, count, self._values(view, UNCERTAINTY_METRICS))
@@ -191,25 +212,44 @@ class Evaluation:
         layout = self.layout
         own = common = None
         if validation is not None:
-            position = {r.case_id: i for i, r in enumerate(self.records)}
-            masks, valid = self.dataset.arrays([position[c] for c in validation.case_ids])[1:]
-            maps = np.moveaxis(layout.foreground(validation.mean), 1, 0)
-            per_class = [(m, layout.plane(masks, k), valid) for k, m in enumerate(maps)]
-            common = np.array([derived.common_threshold(*given) for given in per_class])
+            position = {r.case_id: i for i, r in enumerate(self.dataset.records)}
+            cases = self.dataset.volumes([position[c] for c in validation.case_ids])
+            found = [self._thresholds(cases, validation, k) for k in range(layout.classes)]
+            common = np.array([threshold for _, threshold in found])
             if self.named:
-                own = np.stack([derived.own_thresholds(*given) for given in per_class])
+                own = np.stack([thresholds for thresholds, _ in found])
         return Trivial(own, common, self.training_ranks() if self.named else None)
+
+    def _thresholds(self, cases: list[CaseRows], stored: StoredPredictions, k: int) -> tuple[NDArray, float]:
+        """The best threshold of each rater, and of all together, for the k-th class."""
+        if any(case.volume for case in cases):
+
+            def each() -> Iterator[tuple[NDArray, NDArray, NDArray]]:
+                for case, rows in zip(cases, places(cases), strict=True):
+                    scored, mean = self._scored(case), stored.case(rows, case.volume).mean
+                    yield scored.layout.foreground(mean)[k], scored.planes[:, k], scored.valid
+
+            return derived.thresholds_of_cases(each())
+        masks, valid = self.dataset.masks(rows_of(cases))
+        given = self.layout.foreground(stored.mean)[:, k], self.layout.plane(masks, k), valid
+        return derived.own_thresholds(*given), derived.common_threshold(*given)
 
     def training_ranks(self) -> NDArray:
         """Rank K×R of each rater by mean area over the training patients."""
         train = self.dataset.split(self.fold).train
         areas, valid = [], []
         for start in range(0, len(train), _AREAS_AT_ONCE):
-            masks, present = self.dataset.arrays(train[start : start + _AREAS_AT_ONCE])[1:]
+            masks, present = self.dataset.masks(train[start : start + _AREAS_AT_ONCE])
             planes = self.layout.planes(masks)
             areas.append(planes.reshape(*planes.shape[:3], -1).sum(-1))
             valid.append(present)
         counts, seen = np.concatenate(areas), np.concatenate(valid)
+        cases = self.dataset.volumes(train)
+        if any(case.volume for case in cases):  # a volume counts once, with the sum of its slices
+            at = {int(row): place for place, row in enumerate(train)}
+            together = [[at[int(row)] for row in case.rows] for case in cases]
+            counts = np.stack([counts[group].sum(0) for group in together])
+            seen = np.stack([seen[group].all(0) for group in together])
         return np.stack([derived.ranks_of_areas(counts[:, :, k], seen) for k in range(self.layout.classes)])
 
     def _explain(self, stored: StoredPredictions, validation: StoredPredictions | None, same: bool) -> None:
@@ -229,22 +269,20 @@ class Evaluation:
 
     def human(self, n_samples: int) -> None:
         """Rows that need no method: one reader against the rest, a perfect sampler, the true majority, true levels."""
-        layout = self.layout
-        masks, valid = self.dataset.arrays(self.test)[1:]
-        slots = np.tile(np.arange(masks.shape[1]), (layout.classes, 1))
+        slots = np.tile(np.arange(self.description.raters), (self.layout.classes, 1))
         ranks = self.training_ranks() if self.named else slots
-        for i, index in enumerate(self.test):
-            planes, present = layout.planes(masks[i]), valid[i]
+        for i, rows in enumerate(self.cases):
+            scored = self._scored(rows)
+            layout, planes, present = scored.layout, scored.planes, scored.valid
             shares, levels = None, None
             if present.any():
                 share = layout.share(planes[present])
                 shares, levels = layout.foreground(share), layout.level_sets(share, n_samples)
-            for k, label in enumerate(layout.labels):
-                case = OneClass(index, label, planes[:, k], present)
+            for k, case in scored.classes():
                 self._human_case(case, n_samples)
                 if shares is not None and levels is not None:
                     self._oracle_case(case, shares[k], levels[:, k], ranks[k])
-            self.tick(i + 1, len(self.test))
+            self.tick(i + 1, len(self.cases))
 
     def _oracle_case(self, case: OneClass, share: NDArray, levels: Mask, ranks: NDArray) -> None:
         """The true majority as the only mask, and the true vote levels as samples and as masks of the raters."""
@@ -256,12 +294,11 @@ class Evaluation:
         self._score("oracle_levels", case, levels, share, full)
 
     def _human_case(self, case: OneClass, n_samples: int) -> None:
-        record = self.records[case.index]
         found = human_case(
             case.raters,
             n_samples,
             rater_valid=case.valid,
-            seed_axes={"dataset": self.dataset.name, "case": record.case_id},
+            seed_axes={"dataset": self.dataset.name, "case": case.case.case_id},
         )
         v_raters = self._values(self._view(case), ["diversity_raters"])["diversity_raters"][0]
         one = {
@@ -343,8 +380,7 @@ class Evaluation:
         return known
 
     def _view(self, case: OneClass, samples: Mask | None = None, **inputs: Any) -> CaseView:
-        spacing = self.records[case.index].spacing
-        return read_case(case.raters, samples, rater_valid=case.valid, spacing=spacing, **inputs)
+        return read_case(case.raters, samples, rater_valid=case.valid, spacing=case.case.spacing, **inputs)
 
     def _values(self, view: CaseView, metrics: list[str]) -> Values:
         found = score_view(view, view.given, metrics, None, reasons=True, strict=True)
@@ -362,8 +398,8 @@ class Evaluation:
         single.conventions = conventions_of(_SINGLE, several=False)
         # Masks of exclusive classes do not follow from the map of one class.
         evaluate(single, ["dice_soft"] if self.layout.kind == "exclusive" else ["dice_soft", "dice_rater"])
-        case_id, ids = self.records[case.index].case_id, self.description.rater_ids
-        kept = components_of(view, case_id=case_id, rater_ids=ids, every_variant=False)
+        ids = self.description.rater_ids
+        kept = components_of(view, case_id=case.case.case_id, rater_ids=ids, every_variant=False)
         self.components.setdefault((output, case.label), []).append(kept)
 
     def write_components(self, folder: Path) -> list[Path]:
@@ -376,7 +412,6 @@ class Evaluation:
         return written
 
     def _add(self, output: str, case: OneClass, count: int, values: Values) -> None:
-        record = self.records[case.index]
         ids = self.description.rater_ids
         for metric, (value, why) in values.items():
             name, region = base_and_region(metric)
@@ -384,7 +419,17 @@ class Evaluation:
             for rater, v in pairs:
                 undefined = v is None or not np.isfinite(v)
                 reason = (why or "undefined for this case") if undefined else ""
-                row = (record.case_id, record.patient_id, output, rater, case.label, name, "canonical", region, count)
+                row = (
+                    case.case.case_id,
+                    case.case.patient_id,
+                    output,
+                    rater,
+                    case.label,
+                    name,
+                    "canonical",
+                    region,
+                    count,
+                )
                 self.rows.append((*row, None if undefined else float(v), reason))
 
     def frame(self) -> pd.DataFrame:

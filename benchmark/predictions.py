@@ -20,6 +20,7 @@ from ..core.seeding import torch_generator
 from ..datasets.base import Dataset
 from ..methods.base import Method, Prediction
 from .class_layout import ClassLayout
+from .scored_cases import as_case, rows_of
 
 LOG_EPSILON = 1e-8  # inside the log of the mean-log map (metrics.md 2.5)
 _SUM_SLACK = 1e-2  # of softmax channels, which half precision rounds
@@ -32,7 +33,7 @@ class StoredPredictions:
     """What a cell keeps of its predictions; the channel axes C, K and L of several classes are those of `ClassLayout`.
 
     Attributes:
-        case_ids: N case ids.
+        case_ids: N ids of rows: cases, or the slices of volumes, a volume's slices one after another.
         mean: N×[C×]H×W float32, mean probability.
         mean_log: N×[L…×]H×W float32, mean over the samples of log(p+ε): binary 2×H×W of 1-p and p, overlapping
             K×2×H×W, exclusive (K+1)×H×W.
@@ -73,16 +74,43 @@ class StoredPredictions:
             None if self.rater_codes is None else self.rater_codes[index],
         )
 
+    def case(self, rows: slice, volume: bool) -> CasePrediction:
+        """What is stored of the case that fills these rows."""
+
+        def cut(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else as_case(values[rows], volume)
+
+        mean, logs = as_case(self.mean[rows], volume), as_case(self.mean_log[rows], volume)
+        return CasePrediction(mean, logs, cut(self.samples), cut(self.raters), cut(self.sample_mean))
+
     def covers(self, case_ids: Sequence[str], n_samples: int) -> bool:
         """Whether an evaluation of these cases with so many samples needs no network."""
         return set(case_ids) <= set(self.case_ids) and n_samples <= self.requested
 
 
-def predict_case(method: Method, image: np.ndarray, n_samples: int, device: torch.device, **axes: Any) -> Prediction:
-    """Prediction of one image; its noise depends on the data set, the case and the seed, not on method or order."""
+@dataclass
+class CasePrediction:
+    """`StoredPredictions` of one case: an image, or a volume with its slices as the axis D before H×W."""
+
+    mean: np.ndarray
+    mean_log: np.ndarray
+    samples: np.ndarray | None = None
+    raters: np.ndarray | None = None
+    sample_mean: np.ndarray | None = None
+
+
+def predict_case(method: Method, images: np.ndarray, n_samples: int, device: torch.device, **axes: Any) -> Prediction:
+    """Prediction of one case: one image, or all slices of a volume (B×C×H×W), for which a sample is one draw.
+
+    Its noise depends on the data set, the case and the seed, not on method or order.
+    """
     generator = torch_generator("predict", device=device.type, **axes)
-    with torch.inference_mode():
-        return method.predict(torch.from_numpy(image)[None].to(device), n_samples=n_samples, generator=generator)
+    method.slices_share_noise = len(images) > 1
+    try:
+        with torch.inference_mode():
+            return method.predict(torch.from_numpy(images).to(device), n_samples=n_samples, generator=generator)
+    finally:
+        method.slices_share_noise = False
 
 
 def predict_cases(
@@ -94,7 +122,9 @@ def predict_cases(
     device: torch.device,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> StoredPredictions:
-    """Predict cases one by one and keep what scoring needs.
+    """Predict cases one by one, a volume with all its slices at once, and keep what scoring needs.
+
+    Volumes come in the order of their first row in `indices`, each with its slices in order.
 
     Raises:
         UserError: a prediction has the wrong shape or is not a probability.
@@ -105,28 +135,27 @@ def predict_cases(
     layout = ClassLayout.of(method.data)
     fields = ("samples", "mean", "mean_log", "raters", "sample_mean", *_CODES)
     kept: dict[str, list[np.ndarray]] = {name: [] for name in fields}
-    for done, index in enumerate(indices):
-        record = records[index]
-        image = dataset.arrays([index])[0][0]
-        prediction = predict_case(
-            method, image, n_samples, device, dataset=dataset.name, case=record.case_id, seed=seed
-        )
-        check_prediction(prediction, image, record.case_id, method)
+    cases = dataset.volumes(indices)
+    for done, case in enumerate(cases):
+        images = dataset.arrays(case.rows)[0]
+        prediction = predict_case(method, images, n_samples, device, dataset=dataset.name, case=case.case_id, seed=seed)
+        check_prediction(prediction, images, case.case_id, method)
         assert prediction.mean is not None
-        mean = prediction.mean[0].float()
-        source = mean[None] if prediction.samples is None else prediction.samples[0].float()
-        kept["mean_log"].append(_mean_log(source, layout).cpu().numpy())
-        kept["mean"].append(mean.cpu().numpy())
-        if prediction.samples is not None:
-            kept["sample_mean"].append(source.mean(0).cpu().numpy())
-            kept["samples"].append(_hard(prediction.samples[0], layout))
-        if prediction.raters is not None:
-            kept["raters"].append(prediction.raters[0].float().cpu().numpy())
-        for name in _CODES:
-            codes = getattr(prediction, name)
-            if codes is not None:
-                kept[name].append(codes[0].detach().float().cpu().numpy())
-        tick(done + 1, len(indices))
+        for i in range(len(images)):
+            mean = prediction.mean[i].float()
+            source = mean[None] if prediction.samples is None else prediction.samples[i].float()
+            kept["mean_log"].append(_mean_log(source, layout).cpu().numpy())
+            kept["mean"].append(mean.cpu().numpy())
+            if prediction.samples is not None:
+                kept["sample_mean"].append(source.mean(0).cpu().numpy())
+                kept["samples"].append(_hard(prediction.samples[i], layout))
+            if prediction.raters is not None:
+                kept["raters"].append(prediction.raters[i].float().cpu().numpy())
+            for name in _CODES:
+                codes = getattr(prediction, name)
+                if codes is not None:
+                    kept[name].append(codes[i].detach().float().cpu().numpy())
+        tick(done + 1, len(cases))
     stacked = {name: np.stack(values) if values else None for name, values in kept.items()}
     if stacked["mean"] is None or stacked["mean_log"] is None:
         raise UserError(f"no cases to predict in {dataset.name!r}: this part of the split is empty; use another split")
@@ -134,7 +163,7 @@ def predict_cases(
     if sample_mean is not None and np.abs(sample_mean - stacked["mean"]).max() <= _SAME_MEAN:
         sample_mean = None
     return StoredPredictions(
-        [records[i].case_id for i in indices],
+        [records[i].case_id for i in rows_of(cases)],
         stacked["mean"],
         stacked["mean_log"],
         stacked["samples"],
@@ -161,14 +190,14 @@ def _mean_log(probabilities: torch.Tensor, layout: ClassLayout) -> torch.Tensor:
     return torch.stack(logs, len(layout.channels))
 
 
-def check_prediction(prediction: Prediction, image: np.ndarray, case: str, method: Method) -> None:
+def check_prediction(prediction: Prediction, images: np.ndarray, case: str, method: Method) -> None:
     """Refuse predictions that could be scored only by misreading them."""
     layout = ClassLayout.of(method.data)
-    name, map_shape = type(method).__name__, (*layout.channels, *image.shape[1:])
+    name, count, map_shape = type(method).__name__, len(images), (*layout.channels, *images.shape[2:])
     expected = {
-        "samples": (1, None, *map_shape),
-        "raters": (1, method.data.raters, *map_shape),
-        "mean": (1, *map_shape),
+        "samples": (count, None, *map_shape),
+        "raters": (count, method.data.raters, *map_shape),
+        "mean": (count, *map_shape),
     }
     for field, shape in expected.items():
         value = getattr(prediction, field)

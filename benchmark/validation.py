@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from ..datasets.base import Dataset
 from ..methods.base import Method
 from ..metrics import score_case
 from .class_layout import ClassLayout
-from .predictions import StoredPredictions, predict_cases
+from .predictions import CasePrediction, predict_cases
+from .scored_cases import masks_of, places
 
 
 @dataclass(frozen=True)
@@ -41,31 +42,33 @@ def validate(
     """
     n_samples = config["validate_samples"] if output == "samples" else 2
     stored = predict_cases(method, dataset, indices, n_samples, seed, device)
-    masks, valid = dataset.arrays(indices)[1:]
     if output == "raters" and stored.raters is None:
         raise UserError(
             f"{type(method).__name__} says that this stage gives rater maps, but predict returned none; "
             f"mend its stage_gives"
         )
     metric = SCORES[output].metric
-    layout = ClassLayout.of(method.data)
+    flat = ClassLayout.of(method.data)
+    cases = dataset.volumes(indices)
     values = []
-    for i in range(len(indices)):
+    for case, rows in zip(cases, places(cases), strict=True):
+        layout = replace(flat, dims=3) if case.volume else flat
+        masks, valid = masks_of(dataset, case)
         classes = [
-            score_case(layout.plane(masks[i], k), rater_valid=valid[i], metrics=[metric], **given)[metric]
-            for k, given in enumerate(_given(stored, i, output, layout))
+            score_case(layout.plane(masks, k), rater_valid=valid, metrics=[metric], **given)[metric]
+            for k, given in enumerate(_given(stored.case(rows, case.volume), output, layout))
         ]
         values.append(np.mean(classes))
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-def _given(stored: StoredPredictions, i: int, output: str, layout: ClassLayout) -> list[dict[str, Any]]:
-    """What the score of a stage is computed from, for each class of the i-th case."""
+def _given(stored: CasePrediction, output: str, layout: ClassLayout) -> list[dict[str, Any]]:
+    """What the score of a stage is computed from, for each class of a case."""
     if output == "samples":
-        planes = layout.hard(stored.mean[i])[None] if stored.samples is None else layout.split(stored.samples[i])
+        planes = layout.hard(stored.mean)[None] if stored.samples is None else layout.split(stored.samples)
         return [{"samples": planes[:, k]} for k in range(layout.classes)]
     if output == "raters" and stored.raters is not None:
-        masks = layout.hard(stored.raters[i])
+        masks = layout.hard(stored.raters)
         return [{"rater_probs": masks[:, k]} for k in range(layout.classes)]
-    mean = layout.foreground(stored.mean[i])
+    mean = layout.foreground(stored.mean)
     return [{"mean_prob": m} for m in mean]

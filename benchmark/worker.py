@@ -142,17 +142,16 @@ def check_fingerprint(spec: dict[str, Any], dataset: Any) -> None:
 
 
 def parts(spec: dict[str, Any], dataset: Any) -> dict[str, Any]:
-    """Indices of the scored test cases and of the validation cases."""
-    from .evaluation import subset
+    """Rows of the scored test cases and of the validation cases, the slices of a volume one after another."""
+    from .scored_cases import rows_of, subset
 
     split = dataset.split(spec["fold"])
-    patients = [r.patient_id for r in dataset.records]
     limit = spec["eval"]["max_cases"]
-    return {"test": subset(split.test, patients, limit), "val": subset(split.val, patients, limit)}
+    return {part: rows_of(subset(dataset.volumes(getattr(split, part)), limit)) for part in ("test", "val")}
 
 
 def wanted(spec: dict[str, Any], dataset: Any) -> dict[str, list[str]]:
-    """Case ids of the scored test cases and of the validation cases, as far as there are any."""
+    """Ids of the rows of the scored test cases and of the validation cases, as far as there are any."""
     records = dataset.records
     return {
         part: [records[i].case_id for i in indices] for part, indices in parts(spec, dataset).items() if len(indices)

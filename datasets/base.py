@@ -206,13 +206,17 @@ class Dataset(ABC):
 
     def arrays(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Images B×C×…, masks B×R×…, rater_valid B×R of some cases, raters in the order of the chosen identity."""
+        return np.asarray(self.store.images[np.asarray(indices)], dtype=np.float32), *self.masks(indices)
+
+    def masks(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same without the images."""
         store = self.store
         indices = np.asarray(indices)
         order = self._order[indices]
         valid = order >= 0
         masks = store.masks[indices[:, None], np.where(valid, order, 0)]
         masks[~valid] = 0
-        return np.asarray(store.images[indices], dtype=np.float32), masks, valid
+        return masks, valid
 
     def load(self, index: int) -> Case:
         images, masks, valid = self.arrays([index])

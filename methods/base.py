@@ -77,6 +77,10 @@ class Method(nn.Module):
     stage_gives: ClassVar[dict[str, str]] = {}
     deviations: ClassVar[tuple[Deviation, ...]] = ()
 
+    # Set by the suite while it predicts a volume: the images of the call are its slices, and sample s is one draw for
+    # all of them. What a method draws for an image it then draws once.
+    slices_share_noise: bool = False
+
     def __init__(self, data: DataDescription, **hparams: Any) -> None:
         super().__init__()
         self.data = data
@@ -148,7 +152,8 @@ class Method(nn.Module):
     def predict(self, images: Tensor, n_samples: int = 1, generator: torch.Generator | None = None) -> Prediction:
         """Predictions of a batch of images, in eval mode and without gradient; all noise from `generator`.
 
-        The first S of n samples must not depend on n: curves over S use the first S of one stored set.
+        The first S of n samples must not depend on n: curves over S use the first S of one stored set. While
+        `slices_share_noise` is set, the images are the slices of one volume and share all noise.
         """
         raise NotImplementedError
 

@@ -112,12 +112,8 @@ class MCDropout(UNetLabelSampling):
         The mean map is that of at least 20 passes.
         """
         passes = max(n_samples, PASSES)
-        maps = torch.stack(
-            [
-                self._passes(image[None], passes, seed)
-                for image, seed in zip(images, draw_seeds(len(images), generator), strict=True)
-            ]
-        )
+        seeds = draw_seeds(len(images), generator, shared=self.slices_share_noise)
+        maps = torch.stack([self._passes(image[None], passes, seed) for image, seed in zip(images, seeds, strict=True)])
         return Prediction(samples=maps[:, :n_samples], mean=maps.mean(1))
 
     def _passes(self, image: Tensor, passes: int, seed: int) -> Tensor:

@@ -93,8 +93,8 @@ class DPersona(Method):
         bank_eval: Annotated[int, Field(ge=2), "codes in the bank at prediction"] = 500,
         shared_noise: Annotated[
             bool,
-            "the images of one predict call (slices of a volume) share the noise of a sample; acts when a call holds "
-            "several, and no data set here has volumes yet",
+            "the images of any predict call share the noise of a sample; the slices of a volume do when a cell is "
+            "evaluated, but not with fidelity=authors",
         ] = False,
     ) -> None:
         hparams = {name: value for name, value in locals().items() if name not in ("self", "data", "__class__")}
@@ -113,6 +113,7 @@ class DPersona(Method):
         self.bank_train = bank_train
         self.bank_eval = bank_eval
         self.shared_noise = shared_noise
+        self.slices_apart = authors  # dpersona.md, quirk 12
         self.dice: Callable[..., Tensor] = batch_dice_loss if dice == "batch" else image_dice_loss
 
         def encoder(channels: int) -> GaussianEncoder:
@@ -274,12 +275,11 @@ class DPersona(Method):
         Samples and bank have seeds of their own, drawn first: neither the number of samples nor the stage moves the
         noise of the other.
         """
-        rows = 1 if self.shared_noise else len(images)
-        seeds = draw_seeds(2 * rows, generator)
+        shared = self.shared_noise or (self.slices_share_noise and not self.slices_apart)
+        seeds = draw_seeds(len(images), generator, 2, shared)
 
         def noise(rows_of_noise: int, which: int) -> Tensor:
-            each = [seeded_noise(rows_of_noise, self.latent, seed, images) for seed in seeds[which::2]]
-            return torch.stack(each).expand(len(images), -1, -1)
+            return torch.stack([seeded_noise(rows_of_noise, self.latent, seed, images) for seed in seeds[which::2]])
 
         personalise = self.heads is not None and bool(self.personalised_trained)
         sample_noise = noise(n_samples, 0)

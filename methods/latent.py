@@ -144,14 +144,19 @@ def half_squared_weights(modules: Sequence[nn.Module]) -> Tensor:
     return 0.5 * torch.stack(squares).sum()
 
 
-def draw_seeds(count: int, generator: torch.Generator | None) -> list[int]:
-    """`count` seeds from `generator` (torch's global one if None).
+def draw_seeds(images: int, generator: torch.Generator | None, purposes: int = 1, shared: bool = False) -> list[int]:
+    """Seeds of each purpose and image from `generator` (torch's global one if None); of purpose k ``[k::purposes]``.
 
     A prediction draws all its seeds first and gives each purpose a generator of its own, so that the number of
     samples never moves the noise of anything else.
+
+    Args:
+        shared: all images (slices of one volume) have the same seeds.
     """
     device = generator.device if generator is not None else torch.device("cpu")
-    return torch.randint(2**63 - 1, (count,), generator=generator, device=device).tolist()
+    count = purposes * (1 if shared else images)
+    seeds = torch.randint(2**63 - 1, (count,), generator=generator, device=device).tolist()
+    return seeds * images if shared else seeds
 
 
 def seeded_noise(rows: int, size: int, seed: int, like: Tensor) -> Tensor:

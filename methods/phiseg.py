@@ -285,7 +285,7 @@ class PHiSeg(Method):
         """
         sizes = self.latent_sizes(images)
         counts = [self.latent * height * width for height, width in sizes]
-        seeds = draw_seeds(len(images), generator)
+        seeds = draw_seeds(len(images), generator, shared=self.slices_share_noise)
         bytes_per_row = self.likelihood.peak_channels * images[0, 0].numel() * images.element_size()
         samples = []
         with evaluating(self):

@@ -228,7 +228,7 @@ class Pionono(Method):
         Each image has seeds of its own for the raters drawn, their codes and the codes in the means, drawn first: the
         number of samples moves nothing else.
         """
-        seeds = draw_seeds(3 * len(images), generator)
+        seeds = draw_seeds(len(images), generator, 3, self.slices_share_noise)
         parts = []
         with evaluating(self):
             for some in image_chunks(images):

@@ -118,8 +118,8 @@ class ProbUNet(Method):
         ] = None,
         shared_noise: Annotated[
             bool,
-            "the images of one predict call (slices of a volume) share the noise of a sample; acts when a call holds "
-            "several, and no data set here has volumes yet",
+            "the images of any predict call share the noise of a sample; the slices of a volume always do when a cell "
+            "is evaluated",
         ] = False,
     ) -> None:
         hparams = {name: value for name, value in locals().items() if name not in ("self", "data", "__class__")}
@@ -217,11 +217,10 @@ class ProbUNet(Method):
     @torch.no_grad()
     def predict(self, images: Tensor, n_samples: int = 1, generator: torch.Generator | None = None) -> Prediction:
         """Prior samples B×S×H×W, each image with noise from a seed of its own."""
-        seeds = draw_seeds(1 if self.shared_noise else len(images), generator)
+        seeds = draw_seeds(len(images), generator, shared=self.shared_noise or self.slices_share_noise)
         noise = torch.stack([seeded_noise(n_samples, self.latent, seed, images) for seed in seeds])
         samples = []
         with evaluating(self):
-            noise = noise.expand(len(images), -1, -1)
             for some in image_chunks(images):
                 codes = self.prior(images[some]).codes(noise[some])
                 samples.append(torch.sigmoid(self.fusion(self.trunk(images[some]), codes)))

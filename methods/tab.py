@@ -287,7 +287,7 @@ class TAB(Method):
 
         The encoder and the transformer run once an image; each image has a noise seed of its own.
         """
-        seeds = draw_seeds(len(images), generator)
+        seeds = draw_seeds(len(images), generator, shared=self.slices_share_noise)
         samples, raters, means = [], [], []
         with evaluating(self):
             for image, seed in zip(images.split(1), seeds, strict=True):

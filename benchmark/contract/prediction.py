@@ -165,6 +165,32 @@ def batching(subject: Subject) -> str:
     return ", ".join(words)
 
 
+@contract(
+    "volume_noise",
+    "the slices of a volume share the noise of a sample: equal slices get equal samples",
+    needs=("trains",),
+)
+def volume_noise(subject: Subject) -> str:
+    if not subject.claims("samples"):
+        raise Skip("no samples are claimed")
+    method = subject.trained()
+    slices = subject.batch()["image"][:1].repeat(3, *[1] * (subject.dims + 1))
+    method.slices_share_noise = True
+    try:
+        found = subject.predict(method, slices)
+    finally:
+        method.slices_share_noise = False
+    for output in ("samples", "raters"):
+        maps = getattr(found, output)
+        off = 0.0 if maps is None else _share(maps[:1].expand_as(maps), maps)
+        require(
+            off <= _SHARE,
+            f"{output} of three equal slices differ while slices_share_noise is set ({off:.1%} of the values); draw "
+            f"the noise once for all images of the call, as draw_seeds(..., shared=self.slices_share_noise) does",
+        )
+    return "three equal slices have the same samples"
+
+
 def _share(first: Tensor, second: Tensor) -> float:
     """Share of the values that differ by more than rounding."""
     return float(((first.float() - second.float()).abs() > _CLOSE).float().mean())

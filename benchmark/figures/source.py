@@ -127,7 +127,7 @@ def scored(cell: StoredCell, k: int = 0) -> Scored:
         raise LeftOut(f"{cell.name} stores no predictions")
     dataset = dataset_of(cell)
     description = dataset.describe()
-    if description.spatial_dims != 2:
+    if description.spatial_dims != 2 or any("volume" in record.meta for record in dataset.records):
         raise LeftOut("drawn for 2D images only")
     layout = ClassLayout.of(description)
     frame = cell.metrics(("case_id", "patient_id")).drop_duplicates()

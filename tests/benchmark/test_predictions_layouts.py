@@ -19,7 +19,8 @@ from multirater.benchmark.predictions import (
     write_predictions,
 )
 from multirater.core.errors import UserError
-from multirater.datasets.base import DataDescription
+from multirater.datasets.base import CaseRecord, DataDescription
+from multirater.datasets.case_rows import case_rows
 from multirater.methods import Prediction
 from safetensors.numpy import save_file
 
@@ -55,9 +56,14 @@ def maps(data: DataDescription, *lead: int, seed: int = 0) -> torch.Tensor:
 
 def predicted(data: DataDescription, **changes: torch.Tensor) -> StoredPredictions:
     prediction = {"samples": maps(data, 1, SAMPLES), "raters": maps(data, 1, RATERS, seed=1), **changes}
-    records = [SimpleNamespace(case_id=f"c{i}") for i in range(2)]
+    records = [CaseRecord(f"c{i}", f"p{i}") for i in range(2)]
     images = np.zeros((1, 1, *SIZE), np.float32)
-    dataset = SimpleNamespace(name="toy", records=records, arrays=lambda indices: (images, None, None))
+    dataset = SimpleNamespace(
+        name="toy",
+        records=records,
+        arrays=lambda indices: (images, None, None),
+        volumes=lambda indices: case_rows(records, indices),
+    )
     net: Any = Net(data, Prediction(**prediction))
     return predict_cases(net, dataset, [0, 1], SAMPLES, 0, torch.device("cpu"))  # type: ignore[arg-type]
 
@@ -162,7 +168,7 @@ def test_wrong_channels_are_one_sentence(kind: str, field: str, shape: tuple[int
     method: Any = Net(DATA[kind], Prediction(mean=torch.zeros(1)))
     given: dict[str, Any] = {"mean": maps(DATA[kind], 1), field: torch.zeros(shape)}
     with pytest.raises(UserError) as caught:
-        check_prediction(Prediction(**given), np.zeros((1, *SIZE)), "c0", method)
+        check_prediction(Prediction(**given), np.zeros((1, 1, *SIZE)), "c0", method)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -170,4 +176,4 @@ def test_wrong_channels_are_one_sentence(kind: str, field: str, shape: tuple[int
 def test_sigmoids_where_classes_exclude_each_other_are_refused() -> None:
     method: Any = Net(DATA["exclusive"], Prediction(mean=torch.zeros(1)))
     with pytest.raises(UserError, match=r"channels sum to \[1.5, 1.5\].*apply a softmax, not a sigmoid"):
-        check_prediction(Prediction(mean=torch.full((1, 3, *SIZE), 0.5)), np.zeros((1, *SIZE)), "c0", method)
+        check_prediction(Prediction(mean=torch.full((1, 3, *SIZE), 0.5)), np.zeros((1, 1, *SIZE)), "c0", method)

@@ -67,7 +67,8 @@ class Sound(Method):
         return self.head(added.flatten(0, 1)).unflatten(0, noise.shape[:2])
 
     def noise(self, images, n, generator):
-        return torch.stack([seeded_noise(n, 2, seed, images) for seed in draw_seeds(len(images), generator)])
+        seeds = draw_seeds(len(images), generator, shared=self.slices_share_noise)
+        return torch.stack([seeded_noise(n, 2, seed, images) for seed in seeds])
 
     def maps(self, logits):
         return prediction_layout(to_probabilities(logits, self.data, 2), self.data, 2)

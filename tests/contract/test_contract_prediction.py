@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from contract_sound import Faults, Plain, Predicts, Samples, Sound, assert_fails
 from multirater.methods import Prediction
+from multirater.methods.latent import draw_seeds, seeded_noise
 
 FAULTS = Faults()
 breaks = FAULTS.breaks
@@ -116,6 +117,15 @@ class NoiseSampleByImage(Noise):
     def draw(self, shape, generator):
         rows = [torch.randn(2, generator=generator) for _ in range(shape[0] * shape[1])]
         return torch.stack(rows).view(shape)
+
+
+# volume_noise
+
+
+@breaks("volume_noise", "draw the noise once for all images of the call")
+class NoiseOfEverySlice(Sound):
+    def noise(self, images, n, generator):
+        return torch.stack([seeded_noise(n, 2, seed, images) for seed in draw_seeds(len(images), generator)])
 
 
 # batching

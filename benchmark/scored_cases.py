@@ -1,0 +1,59 @@
+"""Rows of arrays as the cases that are scored: a single row, or all slices of a volume as one array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import UserError
+from ..datasets.case_rows import CaseRows
+
+if TYPE_CHECKING:
+    from ..datasets.base import Dataset
+
+
+def as_case(rows: NDArray, volume: bool) -> NDArray:
+    """Arrays of the rows of one case, n×…×H×W, as …×D×H×W of a volume or …×H×W of a single row."""
+    return np.moveaxis(rows, 0, -3) if volume else rows[0]
+
+
+def places(cases: Sequence[CaseRows]) -> list[slice]:
+    """Where each case lies in arrays whose rows are those of all cases, one after another."""
+    ends = np.cumsum([len(case.rows) for case in cases])
+    return [slice(int(end) - len(case.rows), int(end)) for end, case in zip(ends, cases, strict=True)]
+
+
+def masks_of(dataset: Dataset, case: CaseRows) -> tuple[NDArray, NDArray]:
+    """Masks R×[K×][D×]H×W and which raters saw the case (R bool).
+
+    Raises:
+        UserError: a rater who saw some slices of a volume only.
+    """
+    masks, valid = dataset.masks(case.rows)
+    if (valid != valid[0]).any():
+        rater = int(np.flatnonzero((valid != valid[0]).any(0))[0])
+        raise UserError(
+            f"rater {dataset.describe().rater_ids[rater]!r} saw some slices of volume {case.case_id!r} of "
+            f"{dataset.name}, but not all; a volume is scored as a whole, so give that rater all of its slices or none"
+        )
+    return as_case(masks, case.volume), valid[0]
+
+
+def subset(cases: Sequence[CaseRows], limit: int | None) -> list[CaseRows]:
+    """At most `limit` of `cases`, taken one patient after the other so that they spread over patients."""
+    if limit is None or len(cases) <= limit:
+        return list(cases)
+    seen: dict[str, int] = {}
+    turn = []
+    for case in cases:
+        seen[case.patient_id] = seen.get(case.patient_id, 0) + 1
+        turn.append(seen[case.patient_id])
+    return [cases[i] for i in np.sort(np.argsort(turn, kind="stable")[:limit])]
+
+
+def rows_of(cases: Sequence[CaseRows]) -> NDArray[np.intp]:
+    """The rows of all cases, one case after another."""
+    return np.concatenate([case.rows for case in cases]) if cases else np.zeros(0, np.intp)
