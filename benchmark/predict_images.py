@@ -127,8 +127,8 @@ def predict_image(
     maps: dict[str, list[Floats]] = {"mean": [], "samples": [], "raters": []}
     for plane in image.planes:
         small = np.ascontiguousarray(resize_image(plane, size))
-        found = predict_case(method, small, n_samples, device, dataset="new image", case=image.name, seed=seed)
-        check_prediction(found, small, str(image.path), method)
+        found = predict_case(method, small[None], n_samples, device, dataset="new image", case=image.name, seed=seed)
+        check_prediction(found, small[None], str(image.path), method)
         for name, kept in maps.items():
             value = getattr(found, name)
             if value is not None:

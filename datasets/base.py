@@ -101,6 +101,7 @@ class Dataset(ABC):
         compat_splits: names of published splits (``compat``, ``compat-<name>``) to one sentence: whose it is and, where
             it leaks, how; "" if there is nothing to say. The sentence is printed in every table.
         compat_folds: their numbers of folds, where not 1.
+        resumes: `build` goes on with what a killed build has left.
     """
 
     name: str = "unnamed"
@@ -114,6 +115,7 @@ class Dataset(ABC):
     split_names: tuple[SplitName, ...] = ("cv4",)
     compat_splits: ClassVar[Mapping[str, str]] = MappingProxyType({})
     compat_folds: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    resumes: ClassVar[bool] = False
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -131,7 +133,8 @@ class Dataset(ABC):
 
     @abstractmethod
     def build(self, folder: Path, progress: Progress) -> None:
-        """Write the arrays of `ArrayStore` into the empty `folder`."""
+        """Write the arrays of `ArrayStore` into `folder`, which is empty; with `resumes` it may hold what a build that
+        was killed has left."""
 
     @property
     def build_options(self) -> dict[str, Any]:
@@ -168,10 +171,14 @@ class Dataset(ABC):
         return ArrayStore.complete(self.cache_folder)
 
     def prepare(self, progress: Progress = lambda done, total, what: None) -> Path:
-        """Build the arrays unless they are there; atomic, so that a killed build leaves nothing half done."""
+        """Build the arrays unless they are there; atomic, and by one process at a time: others wait for its result."""
         folder = self.cache_folder
         if not ArrayStore.complete(folder):
-            ArrayStore.build(folder, lambda temporary: self.build(temporary, progress))
+
+            def waiting() -> None:
+                progress(0, 1, "waiting for another process that prepares the same")
+
+            ArrayStore.build(folder, lambda partial: self.build(partial, progress), self.resumes, waiting)
         return folder
 
     @property

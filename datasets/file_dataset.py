@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +17,7 @@ from ..core.errors import UserError
 from ..core.hashing import digest
 from .base import Dataset, Identity, Progress
 from .digests import file_digests
-from .image_files import resize_image, resize_labels
+from .filling import fill_store
 from .orders import order_raters
 from .patterns import natural
 from .splits import SplitName, patient_number
@@ -82,10 +80,9 @@ class FileDataset(Dataset):
         declared: what a slot means as stored: ``consistent`` (one person everywhere) or ``none``.
         class_names: foreground classes.
         overlapping: masks are planes R×K×H×W, not class indices.
-        ahead: decoded cases kept waiting per thread: bounds the memory of `build`.
     """
 
-    ahead = 4
+    resumes = True
     rater_names: tuple[str, ...] = ()
     declared: Identity = "none"
     class_names: tuple[str, ...] = ("foreground",)
@@ -160,99 +157,22 @@ class FileDataset(Dataset):
         return {"files": digest(files), "raters": list(self.rater_names), "classes": list(self.class_names)}
 
     def build(self, folder: Path, progress: Progress) -> None:
-        cases, raters = self.cases, len(self.rater_names)
-        total = sum(case.slices for case in cases)
-        planes = (len(self.class_names),) if self.overlapping else ()
-        images: np.ndarray | None = None
-        masks: np.ndarray | None = None
-        valid = np.zeros((total, raters), bool)
-        records: list[dict[str, Any]] = []
-        first: np.ndarray | None = None
-        regions: np.ndarray | None = None
-        for raw, found in zip(cases, self._decoded(cases), strict=True):
-            progress(len(records), total, raw.case_id)
-            image = found.image if found.image.ndim == 4 else found.image[None]
-            labels = found.masks if found.image.ndim == 4 else found.masks[None]
-            if images is None or masks is None:
-                first = image
-                size = self._target(image, image, raw)
-                images = _open(folder / "images.npy", np.float32, (total, image.shape[1], *size))
-                masks = _open(folder / "masks.npy", np.uint8, (total, raters, *planes, *size))
-            assert first is not None
-            size = self._target(image, first, raw)
-            if image.shape[1] != images.shape[1]:
-                raise UserError(
-                    f"{raw.files[0]} has {image.shape[1]} channels, but {cases[0].files[0]} has {images.shape[1]}"
-                )
-            rows = slice(len(records), len(records) + len(image))
-            images[rows] = np.stack([resize_image(one, size) for one in image])
-            masks[rows] = resize_labels(labels, size)
-            if found.region is not None:
-                if regions is None:
-                    regions = _open(folder / "valid_region.npy", np.bool_, (total, *size))
-                region = found.region if found.region.ndim == 3 else found.region[None]
-                regions[rows] = resize_labels(region, size)
-            valid[rows] = found.valid
-            scale = [old / new for old, new in zip(image.shape[2:], size, strict=True)]
-            spacing = None
-            if found.spacing is not None:
-                spacing = [*found.spacing[:-2], *(s * k for s, k in zip(found.spacing[-2:], scale, strict=True))]
-            for k in range(len(image)):
-                volume = found.image.ndim == 4
-                place: dict[str, Any] = {}
-                if volume:
-                    drawn = bool(masks[rows][k].any())
-                    place = {"volume": raw.case_id, "slice": k, "foreground": drawn}
-                records.append(
-                    {
-                        "case_id": f"{raw.case_id}/z{k:04d}" if volume else raw.case_id,
-                        "patient_id": raw.patient_id,
-                        "spacing": spacing,
-                        "source": raw.files[0].name,
-                        "meta": {
-                            **raw.meta,
-                            **({"part": raw.part} if raw.part else {}),
-                            **place,
-                        },
-                    }
-                )
-        assert images is not None
-        assert masks is not None
-        if regions is not None:
-            regions.flush()  # type: ignore[attr-defined]
-        ArrayStore.write(
-            folder,
-            images=images,
-            masks=masks,
-            rater_valid=valid,
-            records=records,
-            classes=len(self.class_names),
-            rater_ids=list(self.rater_names),
-            identity=self.declared,
-            overlapping=self.overlapping,
-            class_names=list(self.class_names),
-        )
-        progress(total, total, "done")
+        fill_store(self, folder, progress)
 
-    def _decoded(self, cases: list[RawCase]) -> Iterator[Decoded]:
-        """Cases in order, decoded by threads: file formats and filters release the interpreter lock."""
-        workers = min(8, os.cpu_count() or 1)
-        with ThreadPoolExecutor(workers) as pool:
-            waiting = iter(cases)
-            futures = [pool.submit(self.decode, c) for c in islice(waiting, workers * self.ahead)]
-            while futures:
-                yield futures.pop(0).result()
-                futures += [pool.submit(self.decode, c) for c in islice(waiting, 1)]
+    def stored_size(self, native: Sequence[int], first: Sequence[int], raw: RawCase) -> tuple[int, int]:
+        """Size in the store of a case whose slices are `native`, where those of the first case are `first`.
 
-    def _target(self, image: np.ndarray, first: np.ndarray, raw: RawCase) -> tuple[int, int]:
+        Raises:
+            UserError: no size is chosen, and the two differ.
+        """
         size = self.options["size"]
         if size is None:
-            if image.shape[2:] != first.shape[2:]:
+            if list(native) != list(first):
                 raise UserError(
-                    f"images differ in size: {self.cases[0].files[0]} has {_by(first.shape[2:])} and {raw.files[0]} "
-                    f"has {_by(image.shape[2:])}; choose one with --set dataset.size=N or dataset.size=[H,W]"
+                    f"images differ in size: {self.cases[0].files[0]} has {_by(first)} and {raw.files[0]} has "
+                    f"{_by(native)}; choose one with --set dataset.size=N or dataset.size=[H,W]"
                 )
-            return image.shape[2], image.shape[3]
+            return native[0], native[1]
         return (size, size) if isinstance(size, int) else (size[0], size[1])
 
     # -- parts of an official split ---------------------------------------------------------------
@@ -291,9 +211,5 @@ class FileDataset(Dataset):
         return order_raters(self.name, store, self.options["identity"], self.declared, tuple(store.meta["rater_ids"]))
 
 
-def _open(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-
-
-def _by(shape: tuple[int, ...]) -> str:
+def _by(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))

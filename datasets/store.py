@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
+from .row_files import stored_bytes
 
 
 @contextlib.contextmanager
@@ -34,6 +35,44 @@ def _naming_files_outside(cache: Path) -> Iterator[None]:
         raise UserError(f"{name} cannot be used: {why}; mend that and run again") from error
 
 
+@contextlib.contextmanager
+def _alone(folder: Path, waiting: Callable[[], None]) -> Iterator[bool]:
+    """Only one process at a time is here for one `folder`; the lock ends with the process that holds it.
+
+    Yields:
+        False on a file system without locks: two builds at once then cost time, not truth.
+    """
+    from filelock import FileLock, Timeout
+
+    path = folder.parent.parent / ".locks" / f"{folder.parent.name}-{folder.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    except NotImplementedError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of the stored images, and of masks and `rater_valid` together (part of the fingerprint)."""
+    found = {}
+    for name, files in (("images_sha256", ["images"]), ("masks_sha256", ["masks", "rater_valid"])):
+        sha = hashlib.sha256()
+        for file in files:
+            for piece in stored_bytes(folder / f"{file}.npy"):
+                sha.update(piece)
+        found[name] = sha.hexdigest()
+    return found
+
+
 class ArrayStore:
     """A folder with ``images.npy`` (N×C×… float32), ``masks.npy`` (N×R×… uint8), ``rater_valid.npy`` (N×R bool),
     ``cases.json`` (case_id, patient_id, spacing, source, meta) and ``meta.json`` (classes, rater_ids, identity, …)."""
@@ -48,29 +87,58 @@ class ArrayStore:
         return (folder / "meta.json").is_file()
 
     @staticmethod
-    def build(folder: Path, fill: Callable[[Path], None]) -> None:
-        """Let `fill` write into a temporary sibling of `folder`, then rename it; a concurrent builder's result wins.
+    def build(
+        folder: Path,
+        fill: Callable[[Path], None],
+        resumes: bool = False,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Let `fill` write into a hidden sibling of `folder`, then rename it.
+
+        One process builds, others wait for it and use its result. After an error nothing is left. After a kill (or
+        Ctrl-C) the sibling stays, and the next build starts with it: as `fill` finds it if `resumes`, else emptied.
+
+        Args:
+            waiting: called once before waiting for another process.
 
         Raises:
             UserError: the cache cannot be written, or a file that `fill` needs cannot be used.
         """
-        temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.tmp")
+        partial = folder.with_name(f".{folder.name}.partial")
         try:
-            temporary.mkdir(parents=True)
-            with _naming_files_outside(temporary.parent):
-                fill(temporary)
-            try:
-                os.rename(temporary, folder)
-            except OSError:
-                if not ArrayStore.complete(folder):
+            with _alone(folder, waiting) as alone:
+                if ArrayStore.complete(folder):
+                    return
+                if not alone:
+                    resumes, partial = False, partial.with_suffix(f".{uuid.uuid4().hex[:12]}")
+                if not resumes:
+                    shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True, exist_ok=True)
+                try:
+                    with _naming_files_outside(partial.parent):
+                        fill(partial)
+                    for path in partial.iterdir():
+                        with path.open("rb") as stream:
+                            os.fsync(stream.fileno())
+                    if folder.exists() and not ArrayStore.complete(folder):  # somebody has deleted files in it
+                        shutil.rmtree(folder)
+                    if ArrayStore.complete(folder):
+                        shutil.rmtree(partial, ignore_errors=True)
+                    else:
+                        os.rename(partial, folder)
+                except KeyboardInterrupt:
+                    if not resumes:
+                        shutil.rmtree(partial, ignore_errors=True)
+                    raise
+                except BaseException:
+                    shutil.rmtree(partial, ignore_errors=True)
                     raise
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise UserError(
-                f"cannot write the cache {folder.parent}: {why}; set MULTIRATER_CACHE to a folder you may write to"
+                f"cannot write the cache {folder.parent}: {why}; make room there, or set MULTIRATER_CACHE to a folder "
+                f"you may write to"
             ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     @staticmethod
     def write(
@@ -94,13 +162,11 @@ class ArrayStore:
         for name, array in (("images", images), ("masks", masks)):
             path = folder / f"{name}.npy"
             if isinstance(array, np.memmap) and array.filename and path.exists() and path.samefile(array.filename):
-                array.flush()  # filled in place by `np.lib.format.open_memmap`: too large to hold in memory
+                array.flush()  # filled in place: too large to hold in memory
             else:
-                np.save(path, array)
-        np.save(folder / "rater_valid.npy", rater_valid)
+                np.save(path, np.ascontiguousarray(array))
+        np.save(folder / "rater_valid.npy", np.ascontiguousarray(rater_valid))
         write_json(folder / "cases.json", list(records))
-        sha = hashlib.sha256(np.ascontiguousarray(masks).data)
-        sha.update(np.ascontiguousarray(rater_valid).data)
         write_json(
             folder / "meta.json",
             {
@@ -109,7 +175,7 @@ class ArrayStore:
                 "rater_ids": list(rater_ids),
                 "identity": identity,
                 "overlapping": overlapping,
-                "masks_sha256": sha.hexdigest(),
+                **checksums(folder),
             },
         )
 

@@ -50,8 +50,6 @@ class VolumeDataset(FileDataset):
     full size.
     """
 
-    ahead = 1
-
     def __init__(
         self,
         size: Annotated[Size, SIZE_HELP] = 256,

@@ -136,7 +136,9 @@ def test_scores_are_those_of_the_volume(cells, data, name):
         for r, rater in enumerate(data.describe().rater_ids):
             if valid[0, r]:
                 own = np.stack([maps[i, r] for i in at]) if output == "personalised" else mean
-                assert value(output, "dice_rater.each", rater) == pytest.approx(dice(masks[:, r] > 0, own > 0.5), abs=1e-9)
+                assert value(output, "dice_rater.each", rater) == pytest.approx(
+                    dice(masks[:, r] > 0, own > 0.5), abs=1e-9
+                )
 
 
 def test_human_rows_are_those_of_the_volume(cells, data):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 
+import filelock
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -164,7 +166,32 @@ def test_a_killed_build_leaves_nothing(cache):
     assert list((cache / "tiny").iterdir()) == []
 
 
-def test_a_concurrent_builder_wins_quietly(cache):
+def test_a_second_builder_waits_and_uses_what_the_first_has_made(cache):
+    data, other, told = Tiny(), Tiny(), []
+    waiting = threading.Event()
+
+    def tell(done, total, what):
+        told.append(what)
+        waiting.set()
+
+    def fill(folder):
+        thread.start()
+        assert waiting.wait(20)
+        data.build(folder, lambda *a: None)
+
+    thread = threading.Thread(target=other.prepare, args=(tell,))
+    ArrayStore.build(data.cache_folder, fill)
+    thread.join(20)
+    assert told == ["waiting for another process that prepares the same"]
+    assert other.prepared()
+    assert [p.name for p in data.cache_folder.parent.iterdir()] == [data.cache_folder.name]
+
+
+def test_without_locks_two_builders_do_not_share_files(cache, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise NotImplementedError
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     data = Tiny()
 
     def other_first(folder):
