@@ -36,9 +36,11 @@ def _print(one: dict[str, Any]) -> None:
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     for key, value in one.items():
-        if key not in ("name", "kind", "options", "deviations", "text") and value not in ("", None, [], ()):
+        if key not in ("name", "kind", "options", "deviations", "text", "prepared") and value not in ("", None, [], ()):
             facts.add_row(key.replace("_", " "), Text(_shown(value)))
     console.print(facts)
+    for record in one.get("prepared", []):
+        console.print(_prepared(record))
     if one.get("options"):
         options = Table(title="options", title_justify="left", box=None, pad_edge=False)
         for column in ("option", "type", "default", "meaning"):
@@ -57,6 +59,31 @@ def _print(one: dict[str, Any]) -> None:
     if one.get("text"):
         console.print(Text(one["text"]))
     console.print()
+
+
+def _prepared(record: dict[str, Any]) -> Any:
+    """How far the raters agree in what has been prepared on this machine."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from .prepare import agreement_lines
+
+    options = ", ".join(f"{k}={v}" for k, v in record["options"].items() if v is not None)
+    table = Table.grid(padding=(0, 2))
+    table.title, table.title_justify = Text(f"prepared here: {options or 'defaults'}"), "left"
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    dice = record["pairwise_dice"]
+    lines = {
+        "cases": str(record["n_cases"]),
+        "raters": f"{len(record['rater_ids'])} ({', '.join(record['rater_ids'])}), identity {record['identity']}",
+        "inter-rater Dice": "n/a (one rater)" if dice is None else f"{dice:.3f}",
+        **agreement_lines(record),
+        "fingerprint": record["fingerprint"],
+    }
+    for key, value in lines.items():
+        table.add_row(key, Text(value))
+    return table
 
 
 def _shown(value: Any) -> str:

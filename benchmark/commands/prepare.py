@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
 from ...core.overrides import parse_sets
+
+_MOST_PAIRED = 8  # raters whose pairs are listed
 
 
 @click.command("prepare")
@@ -18,7 +22,21 @@ from ...core.overrides import parse_sets
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 def command(dataset: str, root: str | None, sets: tuple[str, ...], as_json: bool) -> int:
-    """Check DATASET, cache its arrays, and print cases, patients, raters, splits and inter-rater Dice."""
+    """Check DATASET, cache its arrays, and print cases, patients, raters, splits and how far the raters agree."""
+    facts = prepare(opened(dataset, root, sets), quiet=as_json)
+    if as_json:
+        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+    else:
+        _print(facts)
+    return 0
+
+
+def opened(dataset: str, root: str | None, sets: tuple[str, ...], command: str = "prepare") -> Any:
+    """The data set of a command line.
+
+    Raises:
+        UserError: unknown name, section, option or value.
+    """
     from ...core.errors import unknown
     from ...datasets import DATASETS, open_dataset
 
@@ -27,36 +45,36 @@ def command(dataset: str, root: str | None, sets: tuple[str, ...], as_json: bool
     options = parse_sets(sets, default="dataset")
     for section in options:
         if section != "dataset":
-            raise unknown("section in --set of prepare:", section, ["dataset"])
+            raise unknown(f"section in --set of {command}:", section, ["dataset"])
     given = {**options.get("dataset", {}), **({"root": root} if root is not None else {})}
-    data = open_dataset(dataset, **given)
-    facts = prepare(data, quiet=as_json)
-    if as_json:
-        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
-    else:
-        _print(facts)
-    return 0
+    return open_dataset(dataset, **given)
 
 
-def prepare(data: Any, quiet: bool = False) -> dict[str, Any]:
-    """Prepare with a progress bar on stderr, then the facts of the data set."""
+@contextlib.contextmanager
+def progress_bar(name: str, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on stderr, if that is a terminal; called with done, total and what is done."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from ..agreement import inter_rater_dice
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(f"preparing {data.name}", total=None)
+        task = bar.add_task(name, total=None)
 
         def show(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=f"preparing {data.name}: {what}")
+            bar.update(task, completed=done, total=total, description=f"{name}: {what}")
 
+        yield show
+
+
+def prepare(data: Any, quiet: bool = False) -> dict[str, Any]:
+    """Prepare with a progress bar on stderr, then the facts of the data set."""
+    from ..agreement import stored_agreement
+
+    with progress_bar(f"preparing {data.name}", quiet) as show:
         cache = data.prepare(show)
         described = data.describe()
-        bar.update(task, description="inter-rater Dice", completed=0, total=len(data))
-        dice = inter_rater_dice(data, lambda done: bar.update(task, completed=done))
+        found = stored_agreement(data, lambda done: show(done, len(data), "agreement of the raters"))
         written = data.write_splits()
     records, store = data.records, data.store
     return {
@@ -76,7 +94,8 @@ def prepare(data: Any, quiet: bool = False) -> dict[str, Any]:
         "left_out": [],
         "masks_without_image": [],
         **data.leftovers(),
-        "inter_rater_dice": dice,
+        "inter_rater_dice": found["pairwise_dice"],
+        "agreement": found,
         "fingerprint": data.fingerprint,
         "splits": splits(data),
         "split_files": [str(path) for path in written],
@@ -119,6 +138,7 @@ def _print(facts: dict[str, Any]) -> None:
         "channels × size": " × ".join(map(str, [facts["channels"], *facts["size"]])),
         "foreground classes": _classes(facts["classes"], facts["class_names"]),
         "inter-rater Dice": "n/a (one rater)" if dice is None else f"{dice:.3f}",
+        **agreement_lines(facts["agreement"]),
         "fingerprint": facts["fingerprint"],
     }
     if facts["left_out"]:
@@ -152,6 +172,25 @@ def _print(facts: dict[str, Any]) -> None:
             f"some folds have no {' or '.join(names[p] for p in lacking)} case: the split needs more patients",
             style="yellow",
         )
+
+
+def agreement_lines(found: dict[str, Any]) -> dict[str, str]:
+    """Fleiss' kappa, votes and Dice of the pairs as lines for a reader."""
+    if found["pairwise_dice"] is None:
+        return {}
+    lines = {}
+    kappas = [found["fleiss_kappa"], found["fleiss_kappa.full"]]
+    if None not in kappas:
+        lines["Fleiss' kappa"] = f"{kappas[0]:.3f} in the box around the raters, {kappas[1]:.3f} over all pixels"
+    for mark, where in (("", "box"), (".full", "all pixels")):
+        shares = found["vote_histogram" + mark]
+        if None not in shares:
+            lines[f"votes, {where}"] = ", ".join(f"{k}: {share:.2%}" for k, share in enumerate(shares))
+    ids, square = found["rater_ids"], found["pair_dice"]
+    if found["identity"] != "none" and 2 < len(ids) <= _MOST_PAIRED:
+        pairs = [(a, b) for a in range(len(ids)) for b in range(a + 1, len(ids)) if square[a][b] is not None]
+        lines["Dice of pairs"] = ", ".join(f"{ids[a]}-{ids[b]} {square[a][b]:.3f}" for a, b in pairs)
+    return lines
 
 
 def _classes(count: int, names: list[str]) -> str:

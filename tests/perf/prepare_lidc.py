@@ -47,7 +47,17 @@ def main() -> None:
     path = given.folder / "data_lidc.pickle"
     if not path.exists():
         write_pickle(path, given.cases)
-    command = ["-m", "multirater.benchmark", "prepare", "lidc", "--root", str(path), "--set", "preparation=pickle", "--json"]
+    command = [
+        "-m",
+        "multirater.benchmark",
+        "prepare",
+        "lidc",
+        "--root",
+        str(path),
+        "--set",
+        "preparation=pickle",
+        "--json",
+    ]
     cache = given.folder / f"cache-{os.getpid()}"
     start = time.perf_counter()
     found = subprocess.run(
