@@ -20,6 +20,7 @@ COMMANDS = {
     "info": "The card of one entry: paper, options with defaults, deviations, licence.",
     "check-method": "Contract tests of a method, also of one in a package of your own.",
     "prepare": "Build or verify a data set and cache its arrays.",
+    "data": "Check a data set, look at it, convert pickles to HDF5.",
     "plan": "Cells of a run, their states, estimated hours; starts nothing.",
     "run": "Train and evaluate cells; skips what is done.",
     "submit": "Hand cells to a scheduler and return at once.",

@@ -56,7 +56,6 @@ def fill_store(data: FileDataset, folder: Path, progress: Progress) -> None:
         finally:
             filler.close()
         entries = [journal.done[i] for i in range(len(cases))]
-    progress(total, total, "checksums")
     ArrayStore.write(
         folder,
         images=np.load(folder / "images.npy", mmap_mode="r+"),
