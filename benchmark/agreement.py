@@ -145,7 +145,7 @@ def _cases(
             own = replace(layout, dims=3) if one.volume else layout
             planes = own.planes(as_case(masks[place], one.volume))
             region = None if regions is None else as_case(regions[place], one.volume)
-            yield planes, valid[place].all(0), region, one.spacing
+            yield planes, valid[place].min(0), region, one.spacing
             done += len(one.rows)
         progress(done)
         block = []
@@ -159,9 +159,9 @@ def _counts(masks: NDArray, region: NDArray | None, spacing: Any) -> tuple[NDArr
     if region is not None:
         inside, total = int(region[box].sum()), int(region.sum())
     else:
-        inside, total = masks[(0, *box)].size, masks[0].size
+        inside, total = math.prod(part.stop - part.start for part in box), masks[0].size
     # Outside the box nobody has marked anything.
-    cut = masks[(slice(None), *box)].reshape(len(masks), -1)
+    cut = np.stack([mask[box] for mask in masks]).reshape(len(masks), -1)
     inter = np.zeros((len(masks), len(masks)))
     histogram = np.zeros(len(masks) + 1, np.int64)
     for start in range(0, cut.shape[1], _PIXELS_AT_ONCE):

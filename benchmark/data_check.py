@@ -229,9 +229,9 @@ class _Scan:
             if max(self.values) > most:
                 self.bad["values"] += [r for r, m in zip(rows, stored, strict=True) if m.max() > most]
             unseen = ~self.data.store.rater_valid[start : rows.stop]
-            hidden = stored.reshape(*stored.shape[:2], -1).any(2) & unseen
-            self.bad["absent"] += [r for r, flag in zip(rows, hidden.any(1), strict=True) if flag]
-            self.bad["nobody"] += [r for r, flag in zip(rows, ~valid.any(1), strict=True) if flag]
+            hidden = (stored.reshape(*stored.shape[:2], -1).max(2) > 0) & unseen
+            self.bad["absent"] += [rows[i] for i in np.flatnonzero(hidden.sum(1))]
+            self.bad["nobody"] += [rows[i] for i in np.flatnonzero(valid.sum(1) == 0)]
             self._raters(rows, masks, valid)
             for row, image, flag in zip(rows, images, constant, strict=True):
                 digest = None if flag else hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()

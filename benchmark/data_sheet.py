@@ -179,17 +179,17 @@ def _tile(data: Dataset, row: int) -> Tile:
 
 
 def _cropped(tile: Tile) -> Tile:
-    union = tile.planes.any((0, 1))
+    union = tile.planes.reshape(-1, *tile.planes.shape[2:]).max(0, initial=False)
     if not union.any():
         return tile
     cut = []
-    spans = [np.flatnonzero(union.any(1 - axis)) for axis in (0, 1)]
+    spans = [np.flatnonzero(union.sum(1 - axis)) for axis in (0, 1)]
     side = max(_LEAST, *(int(s[-1] - s[0]) + 1 + 2 * _MARGIN for s in spans))
     for span, length in zip(spans, union.shape, strict=True):
         size = min(side, length)
         start = int(np.clip((span[0] + span[-1] + 1) // 2 - size // 2, 0, length - size))
         cut.append(slice(start, start + size))
-    return Tile(tile.case_id, tile.image[tuple(cut)], tile.planes[(..., *cut)], tile.raters, tile.dice)
+    return Tile(tile.case_id, tile.image[cut[0], cut[1]], tile.planes[..., cut[0], cut[1]], tile.raters, tile.dice)
 
 
 def _outlines(ax: Axes, tile: Tile) -> None:
