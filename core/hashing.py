@@ -29,9 +29,13 @@ def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes.
 
     Raises:
-        UserError: the file is missing, a link to nothing, or not readable.
+        UserError: the file is missing, a link to nothing, a folder, a pipe or a device (which may never end), or not
+            readable.
     """
     try:
+        if not path.is_file() and path.exists():
+            what = "a folder" if path.is_dir() else "a pipe or a device"
+            raise UserError(f"{path} is {what}, not a file; put the file there or remove it")
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError as error:

@@ -177,6 +177,8 @@ def read_config(path: Path) -> FolderConfig:
             contradicting keys.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no regular file; give a YAML file")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(

@@ -25,6 +25,8 @@ def open_h5(path: Path) -> Iterator[Any]:
     """
     import h5py
 
+    if path.exists() and not path.is_file():  # a pipe would wait for ever
+        raise UserError(f"{path} is no regular file; give the HDF5 file itself")
     try:
         with h5py.File(path, "r") as file:
             yield file

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,8 @@ def files_below(root: Path) -> list[str]:
     every ``x.png``. Linked folders are followed, each once.
 
     Raises:
-        UserError: a folder that cannot be listed (its files would count as absent), a name that is not UTF-8.
+        UserError: a folder that cannot be listed (its files would count as absent), a pipe or a device, a name that is
+            not UTF-8.
     """
     return sorted(_walk(root))
 
@@ -134,6 +136,7 @@ def _walk(root: Path) -> Iterator[str]:
         names[:] = sorted(n for n in names if not n.startswith(".") and n != "__MACOSX")
         for name in files:
             if not name.startswith("."):
+                _check_regular(os.path.join(folder, name))
                 yield _utf8((Path(folder) / name).relative_to(root).as_posix())
 
 
@@ -142,6 +145,16 @@ def _refuse(error: OSError) -> None:
         f"folder {str(error.filename)!r} cannot be read ({(error.strerror or str(error)).lower()}): whether it holds "
         f"masks cannot be told; make it readable or move it away"
     ) from error
+
+
+def _check_regular(path: str) -> None:
+    """Opening a pipe waits for ever, and a device may never end; a link to nothing is told when it is read."""
+    try:
+        kind = os.stat(path).st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(kind):
+        raise UserError(f"{path} is a pipe or a device, not a file; remove it")
 
 
 def _utf8(relative: str) -> str:
