@@ -191,7 +191,7 @@ def read_config(path: Path) -> FolderConfig:
         raw = _parse(text)
     except _Twice as error:
         raise UserError(f"{path} gives the key {error.args[0]!r} twice; keep one of them") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = " ".join(str(error).split())[:160]
         raise UserError(f"{path} is not valid YAML ({where}); put patterns in quotes, as in docs/folder.md") from error
     if not isinstance(raw, dict):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import struct
 import tokenize
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ from ..core.errors import UserError
 PILLOW = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".gif", ".bmp", ".ppm", ".pgm", ".pbm")
 JPEG = (".jpg", ".jpeg")
 SUFFIXES = (*PILLOW, ".nii", ".nii.gz", ".npy")
+
+# Pillow warns of what it skips in damaged files; one that cannot be read is told in one sentence below.
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
 # What the readers raise on files that are cut short or not what their name says.
 _DAMAGE = (
@@ -105,6 +110,13 @@ def read_array(path: Path) -> np.ndarray:
 def _read_npy(path: Path) -> np.ndarray:
     """The array of an npy file. `np.load` would also open zip archives and pickles, whatever the suffix says."""
     with path.open("rb") as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+        announced, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - stream.tell()
+        if min(shape, default=1) < 0 or (announced > there and not dtype.hasobject):
+            raise ValueError(f"it announces {announced} bytes and holds {there}")
+        stream.seek(0)
         values = np.lib.format.read_array(stream, allow_pickle=False)
     _check_numbers(values, path)  # before the shape is judged: what is no number has no channels
     return values

@@ -156,13 +156,15 @@ def _rows(table: Path) -> list[dict[str, str]]:
             reader = csv.DictReader(stream)
             lacking = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
             if lacking:
-                raise UserError(f"{table} lacks the column {lacking[0]!r}; it has {', '.join(reader.fieldnames or ())}")
+                found = ascii(", ".join(reader.fieldnames or ()))[1:-1]
+                raise UserError(f"{table} lacks the column {lacking[0]!r}; it has {found[:200]}")
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table} cannot be read as a table in the encoding gbk ({error}); restore it") from error
     for row in rows:
         if not all(row[c] for c in COLUMNS):
-            raise UserError(f"{table} holds a row without {', '.join(COLUMNS)}: {list(row.values())[:4]}; restore it")
+            shown = ascii(list(row.values())[:4])[:200]
+            raise UserError(f"{table} holds a row without {', '.join(COLUMNS)}: {shown}; restore it")
     return rows
 
 
@@ -170,7 +172,7 @@ def _below(table: Path, name: str) -> Path:
     """The file that a table names by a relative path with backslashes; it must lie beside the table."""
     pure = PurePosixPath(name.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or ":" in name:
-        raise UserError(f"{table} names {name!r}, which does not lie beside it; correct the table")
+        raise UserError(f"{table} names {ascii(name)[:200]}, which does not lie beside it; correct the table")
     places = [table.parent / pure]
     if pure.parts[:1] == (table.parent.name,):
         places.append(table.parent.parent / pure)  # written as seen from above DiscRegion
@@ -180,7 +182,7 @@ def _below(table: Path, name: str) -> Path:
                 return path
         except OSError:  # a name that no file can have
             break
-    raise UserError(f"{table} names {name!r}, but that file does not exist beside it; restore it")
+    raise UserError(f"{table} names {ascii(name)[:200]}, but that file does not exist beside it; restore it")
 
 
 def _grey(values: np.ndarray, path: Path) -> np.ndarray:

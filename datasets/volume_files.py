@@ -10,6 +10,7 @@ its own grid, and a slice is a plane of stored voxels.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import struct
 import zlib
@@ -26,6 +27,9 @@ SUFFIXES = (".nii", ".nii.gz")
 MAX_VOXELS = 1 << 30
 _DEFLATE = 1100  # gzip cannot shrink further than 1032 to 1
 _CLOSE = 1e-3  # a scaled label may miss its code by the rounding of slope and intercept (seen in CURVAS)
+
+# What nibabel mends in a header it tells on stderr; a file that cannot be read is told in one sentence below.
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 _DAMAGE = (OSError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
 
@@ -197,7 +201,7 @@ def codes(values: np.ndarray, classes: Mapping[int, int], path: Path) -> np.ndar
         wrong = found == 255
     else:
         whole = np.rint(values) if values.dtype.kind == "f" else values
-        wrong = (whole < 0) | (whole > 255)
+        wrong = ~((whole >= 0) & (whole <= 255))  # NaN too
         found = table[np.where(wrong, 0, whole).astype(np.uint8)]
         wrong |= found == 255
         if values.dtype.kind == "f":
