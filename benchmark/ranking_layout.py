@@ -112,6 +112,11 @@ def _notes(sheet: Sheet, found: Ranked) -> list[str]:
     ]
     if any(getattr(sheet.score(line, found.metric), "fallback", "") for line in found.lines):
         notes.append(f"{COMMON_MASK} common mask: the output has no mask per reader; its mean map > 0.5 stands for all")
+    if found.metric == "ged.debiased" and len({sheet.samples(line) for line in found.lines}) > 1:
+        notes.append(
+            "GED deb. is fair to independent draws; fixed sets (one map a reader, members of an ensemble) are favoured: "
+            "a set equal to the readers' masks gets -v/(R-1), v their diversity, below the 0 of a perfect sampler"
+        )
     if found.direction == "target 0":
         notes.append("differences are of the distances from 0, case by case")
     stable = found.stability()

@@ -58,6 +58,7 @@ def test_methods_with_fewer_samples_are_ranked_by_what_s_does_not_move(fabricate
     text = render(sheets_of(f.results), "md")
     assert "not ranked: heads (S = 4, compared at S = 50)" in section(text, "Ranks by GED ↓")
     found = rows(section(text, "Ranks by GED deb. ↓ (track diversified)"))
+    assert "fixed sets (one map a reader, members of an ensemble) are favoured" in text
     assert [(name, fields[2]) for name, fields in found.items()] == [("heads", "4"), ("many", "50"), ("more", "50")]
 
 
