@@ -114,7 +114,7 @@ def _notes(sheet: Sheet, found: Ranked) -> list[str]:
         notes.append(f"{COMMON_MASK} common mask: the output has no mask per reader; its mean map > 0.5 stands for all")
     if found.metric == "ged.debiased" and len({sheet.samples(line) for line in found.lines}) > 1:
         notes.append(
-            "GED deb. is fair to independent draws; fixed sets (one map a reader, members of an ensemble) are favoured: "
+            "GED deb. assumes independent draws; fixed sets (one map a reader, members of an ensemble) are favoured: "
             "a set equal to the readers' masks gets -v/(R-1), v their diversity, below the 0 of a perfect sampler"
         )
     if found.direction == "target 0":
