@@ -112,6 +112,21 @@ def test_filter_and_sort(page: Any) -> None:
     choose(page, "columns", "diversified")
 
 
+def test_of_very_many_rows_the_first_are_drawn_until_all_are_asked_for(page: Any) -> None:
+    go(page, "", "#table tbody tr")
+    page.execute_script(
+        "const lines = multirater.board.lines; const copies = lines.slice();"
+        "while (lines.length < 400) lines.push(...copies.map(line => ({ ...line })));"
+    )
+    type_into(page, "filter", "")
+    assert page.find_element("id", "count").text == "400 of 400 rows"
+    assert len(page.find_elements("css selector", "#table tbody tr")) == 301
+    page.find_element("css selector", "#table tr.more button").click()
+    assert len(page.find_elements("css selector", "#table tbody tr")) == 400
+    page.execute_script("multirater.board.lines.length = 4")
+    type_into(page, "filter", "")
+
+
 def test_drill_down_to_cells_with_their_configuration(page: Any) -> None:
     go(page, "", "#table tbody tr")
     type_into(page, "filter", "plain")

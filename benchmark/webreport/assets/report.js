@@ -6,6 +6,7 @@ const multirater = { board: null, rows: {}, last: 0 };
   const $ = (id) => document.getElementById(id);
   const ARROWS = { higher: " ↑", lower: " ↓", "target 0": " → 0" };
   const sorting = { board: null, cases: null, scores: null };
+  let limit = 300; // rows drawn at once: more take a browser longer than a reader waits for a filter
 
   /* ---- small helpers ---------------------------------------------------------------------- */
 
@@ -46,7 +47,7 @@ const multirater = { board: null, rows: {}, last: 0 };
       return `<th class="${c.text ? "text" : ""}" aria-sort="${sort}"><button type="button" data-key="${esc(c.key)}" `
         + `title="${esc(c.title || "")}">${esc(c.label)}${mark}</button></th>`;
     });
-    const body = sorted(rows, state, columns).map((row) => {
+    const body = sorted(rows, state, columns).slice(0, limit).map((row) => {
       const cells = columns.map((c) => {
         const css = [c.text ? "text" : "", c.css ? c.css(row) : ""].join(" ").trim();
         return `<td${css ? ` class="${css}"` : ""}>${c.html ? c.html(row) : esc(c.value(row))}</td>`;
@@ -54,7 +55,13 @@ const multirater = { board: null, rows: {}, last: 0 };
       return `<tr ${attributes ? attributes(row) : ""}>${cells.join("")}</tr>`;
     });
     table.tHead.innerHTML = `<tr>${head.join("")}</tr>`;
+    if (rows.length > limit) {
+      body.push(`<tr class="more"><td class="text" colspan="${columns.length}"><button type="button">show all `
+        + `${rows.length} rows (${limit} are shown)</button></td></tr>`);
+    }
     table.tBodies[0].innerHTML = body.join("");
+    const more = table.tBodies[0].querySelector("tr.more button");
+    if (more) more.onclick = (event) => { event.stopPropagation(); limit = Infinity; redraw(); };
     table.tHead.onclick = (event) => {
       const button = event.target.closest("button");
       if (!button) return;
@@ -320,7 +327,7 @@ const multirater = { board: null, rows: {}, last: 0 };
     $("controls").onsubmit = (event) => event.preventDefault();
     $("table").tBodies[0].onclick = (event) => {
       const row = event.target.closest("tr");
-      if (row && !event.target.closest("a")) location.hash = `row/${row.dataset.row}`;
+      if (row && row.dataset.row && !event.target.closest("a")) location.hash = `row/${row.dataset.row}`;
     };
     window.addEventListener("hashchange", route);
     drawBoard();
