@@ -108,7 +108,7 @@ def _diagram(ax: Axes, one: Ranked, shown: dict[str, str], inches: float) -> Non
     ax.set_xlim(left, right)
     ax.set_ylim(inches, -0.22)
     ax.plot([1, size], [0, 0], color=BLACK, linewidth=0.8)
-    step = 1 if size <= 10 else 2
+    step = 1 if size <= 9 else 2 if size <= 12 else 4
     for place in range(1, size + 1):
         ax.plot([place, place], [0, -0.04], color=BLACK, linewidth=0.6)
         if (place - 1) % step == 0:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..columns import RATER_MEAN, SAMPLE_COLUMNS
+from ..columns import MEAN_COLUMNS, RATER_MEAN, SAMPLE_COLUMNS
 from ..directions import direction
 from ..groups import Row
 from ..sheet import Sheet
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PER_LINE = 5
 _HIDDEN = ("lr",)
-_LABELS = {c.metric: c.label for c in (*SAMPLE_COLUMNS, RATER_MEAN)}
+_LABELS = {c.metric: c.label for c in (*SAMPLE_COLUMNS, *MEAN_COLUMNS, RATER_MEAN)}
 
 
 def draw(sheet: Sheet, row: Row) -> tuple[Figure, pd.DataFrame]:

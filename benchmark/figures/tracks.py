@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from ..columns import CALIBRATION_COLUMNS, RATER_MEAN, SAMPLE_COLUMNS
+from ..columns import CALIBRATION_COLUMNS, MEAN_COLUMNS, RATER_MEAN, SAMPLE_COLUMNS
 from ..directions import direction
 from ..ranked import Ranked, rankings
 from ..sheet import Line, Sheet
 from .source import LeftOut, kept
 
-_LABELS = {c.metric: c.label for c in (*CALIBRATION_COLUMNS, *SAMPLE_COLUMNS)} | {RATER_MEAN.metric: "Dice of readers"}
+_LABELS = {c.metric: c.label for c in (*CALIBRATION_COLUMNS, *MEAN_COLUMNS, *SAMPLE_COLUMNS)} | {
+    RATER_MEAN.metric: "Dice of readers"
+}
 _ARROWS = {"higher": " ↑", "lower": " ↓", "target 0": " → 0"}
 
 

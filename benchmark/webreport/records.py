@@ -15,6 +15,7 @@ from ..collect import StoredCell
 from ..columns import (
     BORDER_COLUMNS,
     CALIBRATION_COLUMNS,
+    MEAN_COLUMNS,
     OUTPUT_NOTES,
     RATER_EXTRA,
     RATER_MEAN,
@@ -73,7 +74,7 @@ def metric_columns(sheet: Sheet) -> dict[str, list[Column]]:
     groups = {
         "diversified": [*SAMPLE_COLUMNS],
         "personalised": personal,
-        "calibrated mean": [*CALIBRATION_COLUMNS],
+        "calibrated mean": [*MEAN_COLUMNS, *CALIBRATION_COLUMNS],
         "borders": [*BORDER_COLUMNS],
     }
     return {name: [c for c in columns if sheet.has(c.metric)] for name, columns in groups.items()}

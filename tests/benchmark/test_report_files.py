@@ -50,6 +50,7 @@ def test_rows_and_numbers(written: Path) -> None:
     columns = board["groups"][0]["columns"]
     assert [c["metric"] for c in columns["personalised"]][:2] == ["dice_rater", "dice_rater[rater 1]"]
     assert columns["diversified"][0]["way"] == "lower"
+    assert columns["calibrated mean"][0]["metric"] == "dice_soft"
 
 
 def test_case_values_stand_beside_their_pseudonyms(written: Path, data: Any) -> None:
