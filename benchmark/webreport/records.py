@@ -169,7 +169,7 @@ def row_record(sheet: Sheet, index: int, names: Names) -> dict[str, Any]:
     return {
         "name": row.name,
         "method": row.method,
-        "title": sheet.group.title,
+        "title": "; ".join(filter(None, [sheet.group.title, sheet.group.notice])),
         "outputs": {line.output: OUTPUT_NOTES.get(line.output, "") for line in lines if line.output},
         "all_scores": _all_scores(sheet, lines),
         "cells": [cell_record(cell) for cell in (*row.cells, *row.missing)],
