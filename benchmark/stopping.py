@@ -8,13 +8,16 @@ from typing import Any
 
 CODE = 143  # exit code of a process that stopped on request, as after an unhandled SIGTERM
 
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # of a scheduler, before its time limit
+
 
 class Stopped(Exception):
     """The cell was asked to stop and has kept what it had; it goes on from there."""
 
 
 class StopFlag:
-    """True once SIGTERM, SIGINT or SIGUSR1 (a scheduler's warning of its time limit) has arrived.
+    """True once SIGTERM, SIGINT or a scheduler's warning of its time limit (SIGUSR1, or SIGUSR2 as submitit asks for)
+    has arrived.
 
     Nothing is saved inside a handler: it may run in the middle of a step or of a write.
     """
@@ -31,12 +34,13 @@ class StopFlag:
         Returns:
             The handlers that were there before.
         """
-        return {n: signal.signal(n, self._handle) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+        caught = (signal.SIGTERM, signal.SIGINT, *WARNINGS)
+        return {number: signal.signal(number, self._handle) for number in caught}
 
     @property
     def time_limit(self) -> bool:
         """Whether it was the scheduler's warning."""
-        return self.reason == "SIGUSR1"
+        return self.reason in {number.name for number in WARNINGS}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.reason = signal.Signals(number).name

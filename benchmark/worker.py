@@ -50,7 +50,7 @@ def run_cell(
     if ident is None:
         return "busy"
     attempt: Path | None = None
-    outcome, message, facts = Outcome.OK, "", {}
+    outcome, message, facts = Outcome.INTERRUPTED, "the process was told to exit", {}
     started = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         # Not before: a contender that comes too late leaves no attempt behind.
@@ -61,6 +61,7 @@ def run_cell(
                 heartbeat = Heartbeat(attempt / "progress.json", claim=folder / "claim.json", stop=stop, ident=ident)
                 facts["device"] = device = pick_device(device)
                 _run(cell, device, threads, heartbeat, stop)
+                outcome, message = Outcome.OK, ""
             except (Stopped, KeyboardInterrupt) as error:
                 outcome = Outcome.TIME_LIMIT if stop.time_limit else Outcome.INTERRUPTED
                 message = str(error) or "interrupted by the user"

@@ -118,7 +118,7 @@ def parameters(resources: Resources) -> dict[str, Any]:
 
     known = {
         "job_name": "multirater",
-        "time": resources.minutes or MINUTES,
+        "time": resources.minutes or min(MINUTES, partition_minutes(resources.options.get("partition"))),
         "cpus_per_task": resources.threads,
         "array_parallelism": resources.jobs,
         "signal_delay_s": SIGNAL_DELAY,
@@ -164,6 +164,28 @@ def max_array_size() -> int:
         line = next(line for line in shown.stdout.splitlines() if line.startswith("MaxArraySize"))
         return max(1, int(line.partition("=")[2]))
     return 1001
+
+
+def partition_minutes(name: str | None) -> int:
+    """The time limit of a partition (None: the default one); a job that asks for more would wait for ever."""
+    done = subprocess.CompletedProcess([], 1, "", "")
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(["sinfo", "-h", "-o", "%P %l"], capture_output=True, text=True, timeout=60, check=False)
+    for line in done.stdout.splitlines():
+        partition, _, limit = line.partition(" ")
+        if partition == name or (name is None and partition.endswith("*")):
+            return minutes_of(limit.strip()) or MINUTES
+    return MINUTES
+
+
+def minutes_of(limit: str) -> int | None:
+    """``2-12:00:00``, ``1:00:00``, ``30:00`` or ``infinite`` as whole minutes."""
+    days, _, clock = limit.rpartition("-")
+    parts = clock.split(":")
+    if not all(p.isdigit() for p in parts) or len(parts) > 3:
+        return None
+    hours, minutes, _ = (["0"] * (3 - len(parts)) + parts) if len(parts) != 1 else ["0", parts[0], "0"]
+    return max(1, int(days or 0) * 1440 + int(hours) * 60 + int(minutes))
 
 
 def cell_path(cell: Cell) -> str:

@@ -36,8 +36,9 @@ class CellJob:
             outcomes.append(run_cell(Path(folder), self.device, self.threads, stop))
             more = number < len(self.folders) or (outcomes[-1] == Outcome.TIME_LIMIT and not stalled(Path(folder)))
             if stop.time_limit and more:
-                handler: Any = submitits[signal.SIGUSR1]
-                handler(signal.SIGUSR1, None)  # puts the job back into the queue and ends the process
+                number = signal.Signals[stop.reason]
+                handler: Any = submitits[number]
+                handler(number, None)  # puts the job back into the queue and ends the process
             if stop:
                 sys.exit(143)
         return outcomes

@@ -1,0 +1,67 @@
+"""What the slurm executor asks for, without a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from multirater.benchmark.cell import Cell
+from multirater.benchmark.executors import Resources
+from multirater.benchmark.executors.script import command, sbatch_array
+from multirater.benchmark.executors.slurm import grouped, minutes_of, parameters
+from multirater.benchmark.stopping import StopFlag
+from multirater.core.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("limit", "minutes"),
+    [("2-12:00:00", 3600), ("1:00:00", 60), ("30:00", 30), ("infinite", None), ("n/a", None), ("0:30", 1)],
+)
+def test_time_limits_of_partitions(limit, minutes):
+    assert minutes_of(limit) == minutes
+
+
+def test_options_that_submitit_does_not_know_go_to_sbatch(tmp_path):
+    options = {"partition": "gpu", "signal_delay_s": "300", "reservation": "x"}
+    asked = parameters(
+        Resources(tmp_path, threads=3, minutes=90, memory_gb=1.5, jobs=7, device="cuda", options=options)
+    )
+    assert asked["partition"] == "gpu"
+    assert asked["signal_delay_s"] == 300
+    assert asked["additional_parameters"] == {"reservation": "x"}
+    assert (asked["time"], asked["mem"], asked["cpus_per_task"], asked["array_parallelism"]) == (90, "1536MB", 3, 7)
+    assert asked["gpus_per_node"] == 1
+    with pytest.raises(UserError, match="use_srun=false is not an option of sbatch"):
+        parameters(Resources(tmp_path, minutes=1, options={"use_srun": "false"}))
+
+
+def test_short_cells_share_a_job_and_unknown_ones_do_not(tmp_path):
+    cells = [Cell(tmp_path / str(i)) for i in range(6)]
+    expected = {cells[0]: 500.0, cells[1]: 500.0, cells[2]: 550.0, cells[3]: 550.0, cells[4]: 5000.0}
+    groups = grouped(cells, Resources(tmp_path, expected=expected))
+    assert sorted(len(group) for group in groups) == [1, 1, 1, 3]
+    assert {c for g in groups for c in g} == set(cells)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_both_warnings_of_a_scheduler_are_time_limits(number):
+    stop = StopFlag()
+    before = stop.install()
+    try:
+        os.kill(os.getpid(), number)
+        assert stop
+        assert stop.time_limit
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def test_scripts_quote_their_paths(tmp_path):
+    cell = Cell(tmp_path / "with space" / "m" / "d" / "f0-s0-abc")
+    resources = Resources(tmp_path, threads=2, device="cpu", minutes=30)
+    assert "'" in command(cell, resources)
+    text = sbatch_array([cell], resources)
+    assert "#SBATCH --array=0-0\n" in text
+    assert "#SBATCH --signal=B:USR1@120" in text
+    assert "#SBATCH --time=30" in text
