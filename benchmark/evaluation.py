@@ -32,7 +32,7 @@ from .metric_lists import (
 )
 from .metric_lists import metric_versions as metric_versions
 from .predictions import CasePrediction, StoredPredictions
-from .scored_cases import masks_of, places, rows_of
+from .scored_cases import masks_of, places, region_of, rows_of
 
 COLUMNS = ("case_id patient_id output rater label metric variant region n_samples value reason").split()
 _SORTED = ["output", "metric", "case_id", "rater", "label", "region"]
@@ -52,12 +52,14 @@ class OneClass:
         label: the class, as in the column ``label``; empty: all classes together.
         raters: R×H×W bool (class indices for all classes together).
         valid: R bool.
+        region: [D×]H×W bool, the pixels that count (a field of view); None: all do.
     """
 
     case: CaseRows
     label: str
     raters: NDArray
     valid: Mask
+    region: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Scored:
         masks: R×[K×][D×]H×W as the data set gives them.
         planes: R×K×[D×]H×W bool.
         valid: R bool.
+        region: [D×]H×W bool, the pixels that count; None: all do.
     """
 
     case: CaseRows
@@ -75,10 +78,11 @@ class Scored:
     masks: NDArray
     planes: Mask
     valid: Mask
+    region: Mask | None = None
 
     def classes(self) -> Iterator[tuple[int, OneClass]]:
         for k, label in enumerate(self.layout.labels):
-            yield k, OneClass(self.case, label, self.planes[:, k], self.valid)
+            yield k, OneClass(self.case, label, self.planes[:, k], self.valid, self.region)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ class Evaluation:
     def _scored(self, case: CaseRows) -> Scored:
         layout = replace(self.layout, dims=3) if case.volume else self.layout
         masks, valid = masks_of(self.dataset, case)
-        return Scored(case, layout, masks, layout.planes(masks), valid)
+        return Scored(case, layout, masks, layout.planes(masks), valid, region_of(self.dataset, case))
 
     def _samples(self, stored: StoredPredictions, rows: list[slice]) -> Iterator[tuple[NDArray, NDArray, ClassLayout]]:
         for case, place in zip(self.cases, rows, strict=True):
@@ -198,7 +202,7 @@ class Evaluation:
         assert given.samples is not None
         count = len(given.samples)
         if layout.kind == "exclusive":
-            case = OneClass(scored.case, "", scored.masks, scored.valid)
+            case = OneClass(scored.case, "", scored.masks, scored.valid, scored.region)
             classes = range(1, layout.classes + 1)
             view = self._view(case, mean_prob=mean, mean_log=logs, classes=list(classes))
             self._add("diverse", case, count, self._values(view, UNCERTAINTY_METRICS))
@@ -222,12 +226,15 @@ class Evaluation:
 
     def _thresholds(self, cases: list[CaseRows], stored: StoredPredictions, k: int) -> tuple[NDArray, float]:
         """The best threshold of each rater, and of all together, for the k-th class."""
-        if any(case.volume for case in cases):
+        if any(case.volume or region_of(self.dataset, case) is not None for case in cases):
 
             def each() -> Iterator[tuple[NDArray, NDArray, NDArray]]:
                 for case, rows in zip(cases, places(cases), strict=True):
                     scored, mean = self._scored(case), stored.case(rows, case.volume).mean
-                    yield scored.layout.foreground(mean)[k], scored.planes[:, k], scored.valid
+                    planes, mean = scored.planes[:, k], scored.layout.foreground(mean)[k]
+                    if scored.region is not None:  # what does not count is background to both
+                        planes, mean = planes & scored.region, mean * scored.region
+                    yield mean, planes, scored.valid
 
             return derived.thresholds_of_cases(each())
         masks, valid = self.dataset.masks(rows_of(cases))
@@ -298,6 +305,7 @@ class Evaluation:
             case.raters,
             n_samples,
             rater_valid=case.valid,
+            valid=case.region,
             seed_axes={"dataset": self.dataset.name, "case": case.case.case_id},
         )
         v_raters = self._values(self._view(case), ["diversity_raters"])["diversity_raters"][0]
@@ -380,7 +388,8 @@ class Evaluation:
         return known
 
     def _view(self, case: OneClass, samples: Mask | None = None, **inputs: Any) -> CaseView:
-        return read_case(case.raters, samples, rater_valid=case.valid, spacing=case.case.spacing, **inputs)
+        seen: dict[str, Any] = {"rater_valid": case.valid, "valid": case.region, "spacing": case.case.spacing}
+        return read_case(case.raters, samples, **seen, **inputs)
 
     def _values(self, view: CaseView, metrics: list[str]) -> Values:
         found = score_view(view, view.given, metrics, None, reasons=True, strict=True)

@@ -42,6 +42,12 @@ def masks_of(dataset: Dataset, case: CaseRows) -> tuple[NDArray, NDArray]:
     return as_case(masks, case.volume), valid[0]
 
 
+def region_of(dataset: Dataset, case: CaseRows) -> NDArray | None:
+    """The pixels [D×]H×W of a case that count, None if all do; metrics leave out the others."""
+    found = dataset.valid_region(case.rows)
+    return None if found is None else as_case(found, case.volume)
+
+
 def subset(cases: Sequence[CaseRows], limit: int | None) -> list[CaseRows]:
     """At most `limit` of `cases`, taken one patient after the other so that they spread over patients."""
     if limit is None or len(cases) <= limit:

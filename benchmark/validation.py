@@ -14,7 +14,7 @@ from ..methods.base import Method
 from ..metrics import score_case
 from .class_layout import ClassLayout
 from .predictions import CasePrediction, predict_cases
-from .scored_cases import masks_of, places
+from .scored_cases import masks_of, places, region_of
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,9 @@ def validate(
     for case, rows in zip(cases, places(cases), strict=True):
         layout = replace(flat, dims=3) if case.volume else flat
         masks, valid = masks_of(dataset, case)
+        asked: dict[str, Any] = {"rater_valid": valid, "valid": region_of(dataset, case), "metrics": [metric]}
         classes = [
-            score_case(layout.plane(masks, k), rater_valid=valid, metrics=[metric], **given)[metric]
+            score_case(layout.plane(masks, k), **asked, **given)[metric]
             for k, given in enumerate(_given(stored.case(rows, case.volume), output, layout))
         ]
         values.append(np.mean(classes))
