@@ -18,7 +18,7 @@ RUN := $(BIN)/multirater
 INSTALLED := $(VENV)/.installed
 SETS := $(foreach s,$(SET),--set '$(s)')
 
-.PHONY: help bench test test-slow perf lint format leaderboard figures clean .venv
+.PHONY: help bench test test-slow perf lint format leaderboard figures report clean .venv
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -41,6 +41,9 @@ leaderboard: $(INSTALLED)  ## leaderboard from stored results
 
 figures: $(INSTALLED)  ## figures from stored results
 	@$(RUN) figures --results '$(RESULTS)'
+
+report: $(INSTALLED)  ## HTML report from stored results: one offline folder
+	@$(RUN) report --results '$(RESULTS)'
 
 test: $(INSTALLED)  ## the test suite (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not perf' -q

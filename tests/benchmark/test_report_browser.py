@@ -72,6 +72,13 @@ def type_into(page: Any, name: str, text: str) -> None:
     )
 
 
+def shown(page: Any, name: str) -> None:
+    """Wait until it is: going back ends in an event of the browser, not within the click."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(page, 10).until(lambda p: p.find_element("id", name).is_displayed())
+
+
 def choose(page: Any, name: str, value: str) -> None:
     page.execute_script(
         "const box = document.getElementById(arguments[0]); box.value = arguments[1];"
@@ -137,7 +144,7 @@ def test_drill_down_to_cells_with_their_configuration(page: Any) -> None:
     assert '"seed": 0' in text
     assert '"train": 60' in text
     page.find_element("id", "back").click()
-    assert page.find_element("id", "table").is_displayed()
+    shown(page, "table")
     type_into(page, "filter", "")
 
 
