@@ -18,7 +18,7 @@ RUN := $(BIN)/multirater
 INSTALLED := $(VENV)/.installed
 SETS := $(foreach s,$(SET),--set '$(s)')
 
-.PHONY: help bench test test-slow perf lint format leaderboard figures report clean .venv
+.PHONY: help bench test test-slow test-slurm perf lint format leaderboard figures report clean .venv
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -49,10 +49,13 @@ test: $(INSTALLED)  ## the test suite (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not perf' -q
 
 test-slow: $(INSTALLED)  ## the long tests
-	$(BIN)/python -m pytest -n 2 -m slow -q
+	$(BIN)/python -m pytest -n 2 -m 'slow and not slurm and not perf' -q
+
+test-slurm: $(INSTALLED)  ## grids through a real SLURM, which the tests start (needs slurm-wlm and munge; 15 minutes)
+	$(BIN)/python -m pytest -m slurm tests/slurm -q
 
 perf: $(INSTALLED)  ## timings as ratios against naive references
-	$(BIN)/python -m pytest -m perf tests/perf -q --timings $(VENV)/timings.md
+	$(BIN)/python -m pytest -m 'perf and not slow' tests/perf -q --timings $(VENV)/timings.md
 
 # mypy needs the package under its import name; the link gives the checkout that name.
 lint: $(INSTALLED)  ## format check, lint, types
