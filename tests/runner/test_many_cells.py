@@ -28,6 +28,7 @@ def many(request, tmp_path_factory, environment):
         for name, value in environment.items():
             patch.setenv(name, value)
         patch.setattr(os, "fsync", lambda number: None)  # thirty thousand of them
+        patch.setattr(provenance, "signature", lambda: signature(environment))  # part of the key of the kept plan
         overrides = {"dataset": {"cases": 40, "size": 32}}
         seeds = list(range(request.param - 1))
         made = plan(["unet_soft"], "synthetic", "smoke", [0], seeds, overrides, results, Monitor(quiet=True))
