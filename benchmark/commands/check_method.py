@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .options import json_option
+
 if TYPE_CHECKING:
     from ..contract import Check
 
@@ -28,7 +30,7 @@ _STYLES = {"pass": "green", "fail": "bold red", "skip": "dim"}
 @click.option("--only", default="", metavar="A,B", help="Comma list of checks; those they need run as well.")
 @click.option("--size", type=click.IntRange(32), default=64, show_default=True, help="Side of the made images.")
 @click.option("--traceback", "traces", is_flag=True, help="Print the traceback of every check that an error ended.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON: the method, counts and a list of checks.")
+@json_option("Print as JSON: the method, counts and a list of checks.")
 def command(name: str, sets: tuple[str, ...], device: str, only: str, size: int, traces: bool, as_json: bool) -> int:
     """Check a method against the contract of docs/adding-a-method.md: what it claims, it does.
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 
+from .options import json_option, results_option
+
 
 @click.command("cite")
 @click.argument("names", nargs=-1)
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@results_option
+@json_option()
 def command(names: tuple[str, ...], results: Path, as_json: bool) -> int:
     """Print the BibTeX of methods, data sets and metrics: of NAMES, or of all that the tables of --results used."""
     from ..cite import as_bibtex, as_records, cite_names, cite_results

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import click
 
+from .options import json_option, results_option
+
 
 @click.command("compare")
 @click.argument("a")
 @click.argument("b")
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@results_option
 @click.option("--metrics", default="", help="Comma list of metric ids; default: the primary metrics of all tracks.")
 @click.option("--dataset", default="", help="Only the tables of this data set.")
 @click.option("--picture/--no-picture", default=True, help="Draw the comparison under derived/compare.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option()
 def command(a: str, b: str, results: Path, metrics: str, dataset: str, picture: bool, as_json: bool) -> int:
     """Compare two methods or outputs, case by case.
 

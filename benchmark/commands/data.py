@@ -8,36 +8,23 @@ from typing import Any
 
 import click
 
+from .options import dataset_options, json_option
+
 
 @click.group("data")
 def command() -> None:
     """Check a data set, look at it, convert pickles."""
 
 
-def _options(function: Any) -> Any:
-    """The arguments that say which data set."""
-    for decorate in reversed(
-        (
-            click.argument("dataset"),
-            click.option("--root", metavar="PATH", help="Folder of your files (the same as --set dataset.root=PATH)."),
-            click.option(
-                "--set", "sets", multiple=True, metavar="A=B", help="Option; the prefix dataset. may be left out."
-            ),
-        )
-    ):
-        function = decorate(function)
-    return function
-
-
 @command.command("check")
-@_options
+@dataset_options
 @click.option(
     "--checksums",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="List of checksums of your files, as sha256sum or md5sum writes it, or a table with such a column.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@json_option("Print the report as JSON.")
 def check(dataset: str, root: str | None, sets: tuple[str, ...], checksums: Path | None, as_json: bool) -> int:
     """Read all of DATASET: counts, shapes, values, duplicates, patients across splits, checksums.
 
@@ -102,12 +89,12 @@ def _print(report: Any) -> None:
 
 
 @command.command("show")
-@_options
+@dataset_options
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="The PNG; default DATASET.png.")
 @click.option("--cases", type=click.IntRange(1, 100), default=8, show_default=True, help="Number of cases.")
 @click.option("--case", "chosen", multiple=True, metavar="ID", help="Show this case; may be given several times.")
 @click.option("--crop", is_flag=True, help="Show the surroundings of the masks only.")
-@click.option("--json", "as_json", is_flag=True, help="Print the shown cases as JSON.")
+@json_option("Print the shown cases as JSON.")
 def show(
     dataset: str,
     root: str | None,
@@ -146,7 +133,7 @@ def show(
 )
 @click.option("--licence", default="", help="Kept in the file and shown with the data set.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@json_option("Print the facts as JSON.")
 def convert(
     pickles: tuple[Path, ...], out: Path | None, identity: str, licence: str, force: bool, as_json: bool
 ) -> int:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from .options import json_option, results_option
+
 
 @click.command("evaluate")
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@results_option
 @click.option("--set", "sets", multiple=True, metavar="EVAL.B=C", help="Override an option under eval.")
 @click.option("--force", is_flag=True, help="Also where this evaluation exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
+@json_option("Print the table as JSON.")
 def command(results: Path, sets: tuple[str, ...], force: bool, as_json: bool) -> int:
     """Score every trained cell with the present metrics."""
     from ...core.overrides import parse_sets

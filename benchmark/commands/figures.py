@@ -8,15 +8,16 @@ from pathlib import Path
 import click
 
 from ..figures.kinds import KINDS
+from .options import json_option, results_option
 
 
 @click.command("figures")
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@results_option
 @click.option("--only", "--kinds", "only", default="", help=f"Comma list of kinds: {', '.join(KINDS)}.")
 @click.option("--method", "-m", "methods", default="", help="Comma list of methods: their own figures only.")
 @click.option("--dataset", "-d", "datasets", default="", help="Comma list of data sets.")
 @click.option("--force", is_flag=True, help="Draw again what is up to date.")
-@click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON.")
+@json_option("Print the paths as JSON.")
 def command(results: Path, only: str, methods: str, datasets: str, force: bool, as_json: bool) -> int:
     """Draw what is new under derived/figures, and its index.md; figures that do not apply are named there."""
     from ..figures import draw_figures

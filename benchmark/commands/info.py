@@ -9,11 +9,12 @@ import click
 
 from ..cards import card
 from ..catalogue import find
+from .options import json_option
 
 
 @click.command("info")
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON: a list of cards (names may exist in two kinds).")
+@json_option("Print as JSON: a list of cards (names may exist in two kinds).")
 def command(name: str, as_json: bool) -> int:
     """Paper, options with types and defaults, deviations from the authors' code, licence and how to get data."""
     cards = [card(kind, registered) for kind, registered in find(name)]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+from .options import json_option, results_option
+
 
 @click.command("leaderboard")
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@results_option
 @click.option(
     "--format", "form", type=click.Choice(["md", "csv", "tex", "html"]), help="Write this form too, and print it."
 )
@@ -20,7 +22,7 @@ import click
     show_default=True,
     help="The suite's tables, or the two tables of the D-Persona paper (needs stored predictions for smaller S).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
+@json_option("Print the tables as JSON.")
 def command(results: Path, form: str | None, layout: str, as_json: bool) -> int:
     """Write derived/leaderboard.csv and .md from stored results, and print the tables."""
     from ..leaderboard import as_records, sheets_of, write_leaderboard

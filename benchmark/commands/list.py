@@ -7,11 +7,12 @@ import json
 import click
 
 from ..catalogue import KINDS, rows
+from .options import json_option
 
 
 @click.command("list")
 @click.argument("kind", required=False, type=click.Choice(KINDS), metavar="[" + "|".join(KINDS) + "]")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON: a list of rows per kind.")
+@json_option("Print as JSON: a list of rows per kind.")
 def command(kind: str | None, as_json: bool) -> int:
     """One line each: name, capabilities, origin, what is missing."""
     tables = {k: rows(k) for k in ([kind] if kind else KINDS)}

@@ -14,7 +14,7 @@ from .options import json_option, results_option
 @click.command("merge")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @results_option
-@json_option
+@json_option()
 def command(files: tuple[Path, ...], results: Path, as_json: bool) -> int:
     """Add the cells of bundles; what contradicts this folder is reported and left out (exit code 1)."""
     from ..merging import merge

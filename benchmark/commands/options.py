@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,26 @@ def _several(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 results_option = click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 
-cell_options = _several(
+
+def json_option(help: str = "Print as JSON.") -> Callable[[Any], Any]:
+    """``--json``, which every command has that prints a table."""
+    return click.option("--json", "as_json", is_flag=True, help=help)
+
+
+dataset_options = _several(
+    click.argument("dataset"),
+    click.option("--root", metavar="PATH", help="Folder of your files (the same as --set dataset.root=PATH)."),
+    click.option(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="A=B",
+        help="Option of the data set; the prefix dataset. may be left out.",
+    ),
+)
+
+_cell_options = _several(
     click.option("--method", "-m", required=True, help="Comma list of methods, or `all`."),
     click.option("--dataset", "-d", default="lidc-contours", show_default=True),
     click.option("--preset", "-p", default="quick", show_default=True, help="smoke, quick or paper."),
@@ -80,7 +98,7 @@ engine_options = _several(
 )
 
 
-def request(method: str, dataset: str, preset: str, fold: str, seed: str, sets: tuple[str, ...]) -> dict[str, Any]:
+def _request(method: str, dataset: str, preset: str, fold: str, seed: str, sets: tuple[str, ...]) -> dict[str, Any]:
     """The first arguments of `run` and `plan`."""
     return {
         "methods": [m.strip() for m in method.split(",") if m.strip()],
@@ -133,3 +151,15 @@ def settings(
         "fail_fast": fail_fast,
     }
     return found if stall is None else {**found, "stall": stall}
+
+
+def cell_options(command: Callable[..., int]) -> Any:
+    """Which cells: the command gets ``asked``, the first arguments of `run` and `plan`, and ``results``."""
+
+    @functools.wraps(command)
+    def called(
+        method: str, dataset: str, preset: str, fold: str, seed: str, sets: tuple[str, ...], **others: Any
+    ) -> int:
+        return command(asked=_request(method, dataset, preset, fold, seed, sets), **others)
+
+    return _cell_options(called)

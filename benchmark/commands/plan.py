@@ -5,23 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .options import cell_options, json_option, request
+from .options import cell_options, json_option
 
 
 @click.command("plan")
 @cell_options
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Cells at the same time.")
-@json_option
+@json_option()
 def command(
-    method: str,
-    dataset: str,
-    preset: str,
-    fold: str,
-    seed: str,
-    sets: tuple[str, ...],
+    asked: dict[str, Any],
     results: Path,
     jobs: int,
     as_json: bool,
@@ -35,7 +31,6 @@ def command(
     from ..planning import plan
     from ..states import scan
 
-    asked = request(method, dataset, preset, fold, seed, sets)
     planned = plan(**asked, results=results, monitor=Monitor(), write=False)
     known = Estimates.of(results, scan(results) if (results / "index.json").is_file() else [])
     rows = []

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from .options import json_option
+
 
 @click.command("predict")
 @click.argument("cell", type=click.Path(path_type=Path))
@@ -20,7 +22,7 @@ import click
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--stretch", is_flag=True, help="Allow images of another shape than the cell's.")
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the folders as JSON.")
+@json_option("Print the folders as JSON.")
 def command(
     cell: Path,
     images: tuple[Path, ...],

@@ -10,17 +10,14 @@ from typing import Any
 import click
 
 from ...core.overrides import parse_sets
+from .options import dataset_options, json_option
 
 _MOST_PAIRED = 8  # raters whose pairs are listed
 
 
 @click.command("prepare")
-@click.argument("dataset")
-@click.option("--root", metavar="PATH", help="Folder of your files (the same as --set dataset.root=PATH).")
-@click.option(
-    "--set", "sets", multiple=True, metavar="A=B", help="Option of the data set; the prefix dataset. may be left out."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@dataset_options
+@json_option("Print the facts as JSON.")
 def command(dataset: str, root: str | None, sets: tuple[str, ...], as_json: bool) -> int:
     """Check DATASET, cache its arrays, and print cases, patients, raters, splits and how far the raters agree."""
     facts = prepare(opened(dataset, root, sets), quiet=as_json)

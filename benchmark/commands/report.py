@@ -7,16 +7,18 @@ from pathlib import Path
 
 import click
 
+from .options import json_option, results_option
+
 
 @click.command("report")
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@results_option
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write; default: derived/report of the results.")
 @click.option("--with-ids", is_flag=True, help="Show case and patient ids in place of pseudonyms.")
 @click.option("--with-images", is_flag=True, help="Include images of the shown cases.")
 @click.option(
     "--samples/--no-samples", default=True, show_default=True, help="Outlines of samples of a few cases a row."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the path as JSON.")
+@json_option("Print the path as JSON.")
 def command(results: Path, out: Path | None, with_ids: bool, with_images: bool, samples: bool, as_json: bool) -> int:
     """Write a folder that a browser opens from disk: tables, cases, figures, configuration and provenance."""
     from ..webreport import write_report

@@ -16,7 +16,7 @@ from .options import engine_options, json_option, results_option, settings
 @click.option("--failed", is_flag=True, help="Only cells that failed; default: also lost and unfinished ones.")
 @engine_options
 @click.option("--figures/--no-figures", default=True, show_default=True, help="Draw the figures at the end.")
-@json_option
+@json_option()
 def command(results: Path, method: str | None, failed: bool, figures: bool, as_json: bool, **engine: Any) -> int:
     """Run every cell of a results folder that was tried and has no result, from its stored specification."""
     from ...core.errors import UserError

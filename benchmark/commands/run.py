@@ -7,21 +7,16 @@ from typing import Any
 
 import click
 
-from .options import cell_options, engine_options, json_option, request, settings
+from .options import cell_options, engine_options, json_option, settings
 
 
 @click.command("run")
 @cell_options
 @engine_options
 @click.option("--figures/--no-figures", default=True, show_default=True, help="Draw the figures at the end.")
-@json_option
+@json_option()
 def command(
-    method: str,
-    dataset: str,
-    preset: str,
-    fold: str,
-    seed: str,
-    sets: tuple[str, ...],
+    asked: dict[str, Any],
     results: Path,
     figures: bool,
     as_json: bool,
@@ -31,5 +26,4 @@ def command(
     from ..report import finish
     from ..runner import run
 
-    asked = request(method, dataset, preset, fold, seed, sets)
     return finish(run(**asked, results=results, **settings(**engine)), figures=figures, as_json=as_json)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...core.errors import UserError
+from .options import json_option
 
 if TYPE_CHECKING:
     from ..score import Source
@@ -49,7 +50,7 @@ class Numbers(click.ParamType):
 @click.option("--classes", type=Numbers(int, "1,2,3"), metavar="1,2", help="Labels to evaluate; masks are class maps.")
 @click.option("--spacing", type=Numbers(float, "1,0.5"), metavar="Y,X", help="Millimetres per pixel of each axis.")
 @click.option("--spatial-dims", type=click.IntRange(2, 3), default=2, show_default=True, help="3 for volumes.")
-@click.option("--json", "as_json", is_flag=True, help="Print per-case values and summaries as JSON; undefined is null.")
+@json_option("Print per-case values and summaries as JSON; undefined is null.")
 @click.option("--csv", "case_csv", type=_OUTPUT, metavar="FILE", help="Write the values of every case, a row each.")
 @click.option("--summary-csv", type=_OUTPUT, metavar="FILE", help="Write the summaries, a row each.")
 @click.option("--components", type=_OUTPUT, metavar="OUT.npz", help="Write counts that can be scored again.")

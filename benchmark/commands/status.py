@@ -18,7 +18,7 @@ _SHOWN = 40  # cells that are listed without --cells
 @results_option
 @click.option("--why", is_flag=True, help="Show why a cell did not finish.")
 @click.option("--cells", "every", is_flag=True, help="List every cell.")
-@json_option
+@json_option()
 def command(results: Path, why: bool, every: bool, as_json: bool) -> int:
     """Cells by method and data set, and those that are not done."""
     from ..states import scan

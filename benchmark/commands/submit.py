@@ -7,15 +7,13 @@ from typing import Any
 
 import click
 
-from .options import cell_options, engine_options, request, settings
+from .options import cell_options, engine_options, settings
 
 
 @click.command("submit")
 @cell_options
 @engine_options
-def command(
-    method: str, dataset: str, preset: str, fold: str, seed: str, sets: tuple[str, ...], results: Path, **engine: Any
-) -> int:
+def command(asked: dict[str, Any], results: Path, **engine: Any) -> int:
     """Submit the cells without a result (--executor slurm), or print their commands (--executor script).
 
     \b
@@ -25,5 +23,4 @@ def command(
     from ..report import finish
     from ..runner import run
 
-    asked = request(method, dataset, preset, fold, seed, sets)
     return finish(run(**asked, results=results, wait=False, **settings(**engine)), figures=False)

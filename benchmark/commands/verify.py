@@ -23,7 +23,7 @@ from .options import json_option, results_option
     show_default=True,
     help="Largest difference of a mean over cases. Same CPU, threads and versions: the same bits are expected.",
 )
-@json_option
+@json_option()
 def command(cell: str, results: Path, device: str, threads: int, tolerance: float, as_json: bool) -> int:
     """Train, predict and score CELL (its folder, or METHOD/DATASET/NAME) again, in a temporary folder."""
     from ..verifying import find_cell, verify
