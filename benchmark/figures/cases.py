@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from ...core.seeding import numpy_generator
 from ..ranked import Ranked
 from ..sheet import Sheet
-from .style import BLACK, BLUE, SKY, TWO_COLUMN, caption, short
-from .style import counted as said_of
-from .tracks import compared, footnote, mark, rankings_of, row_name
+from .style import BLACK, BLUE, SKY, TWO_COLUMN, short
+from .tracks import compared, mark, ranked_caption, rankings_of, row_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,14 +63,11 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
         _finish(ax, one)
     axes[0, 0].set_yticks(range(len(rows)), [short(row_name(sheet, r), 24) for r in rows])
     axes[0, 0].set_ylim(len(rows) - 0.45, -0.6)
-    first = next(iter(found.values()))
-    caption(
+    ranked_caption(
         figure,
-        sheet.group.title,
-        said_of(first.table.n, first.table.n_clusters),
+        sheet,
+        found,
         "a dot is a case, averaged over seeds; box: quartiles and median; whiskers: 5 and 95 %; diamond: mean",
-        footnote(sheet, found),
-        notice=sheet.group.notice,
     )
     table = pd.concat(records, ignore_index=True)
     return figure, table[["metric", "method", "output", "n_samples", "case_id", "value"]]

@@ -10,9 +10,8 @@ import pandas as pd
 from ..ranked import Ranked
 from ..sheet import Line, Sheet
 from .source import LeftOut
-from .style import BLACK, BLUE, GREY, TWO_COLUMN, caption
-from .style import counted as said_of
-from .tracks import footnote, marked_names, metric_label, rankings_of
+from .style import BLACK, BLUE, GREY, TWO_COLUMN
+from .tracks import marked_names, metric_label, ranked_caption, rankings_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,16 +60,13 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
             axes[y, x].set_xlabel(COSTS[cost] if y == len(found) - 1 else "")
         axes[y, 0].set_ylabel(metric_label(one.metric) + (f"\nS = {one.n_samples}" if one.n_samples else ""))
     _legend(figure, sheet, found, numbers)
-    first = next(iter(found.values()))
     machines = sorted({str(c.train.get("machine", {}).get("cpu", "")) for r in sheet.group.methods for c in r.cells})
-    caption(
+    ranked_caption(
         figure,
-        sheet.group.title,
-        said_of(first.table.n, first.table.n_clusters),
+        sheet,
+        found,
         "filled, joined: nobody is better in both; bars: 95 % intervals over patients",
         f"measured on: {', '.join(filter(None, machines))}; shared machines make times rough" if any(machines) else "",
-        footnote(sheet, found),
-        notice=sheet.group.notice,
     )
     return figure, table[list(COLUMNS)]
 

@@ -16,7 +16,7 @@ from ..sheet import Sheet
 from ..statistics import nemenyi_distance
 from .source import LeftOut
 from .style import BLACK, BLUE, GREY, ONE_COLUMN, TWO_COLUMN, VERMILLION, caption, short
-from .tracks import compared, footnote, marked_names, rankings_of
+from .tracks import compared, footnote, grid_of, marked_names, rankings_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,8 +39,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     reasons = {one.metric: _reason(one) for one in found.values()}
     if all(reasons.values()):
         raise LeftOut("; ".join(f"{metric}: {why}" for metric, why in reasons.items()))
-    across = min(2, len(found))
-    down = -(-len(found) // across)
+    down, across = grid_of(found)
     most = max(len(one.names) for one in found.values())
     bars = max(len(one.joined) for one in found.values() if not reasons[one.metric])
     reach = _TOP + _BAR * bars + _NAME * -(-most // 2) + 0.08

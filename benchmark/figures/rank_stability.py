@@ -10,9 +10,8 @@ import pandas as pd
 from ..ranked import Ranked
 from ..sheet import Sheet
 from ..statistics import Stability
-from .style import BLACK, BLUE, GREY, SKY, TWO_COLUMN, VERMILLION, caption, short
-from .style import counted as said_of
-from .tracks import compared, footnote, marked_names, metric_label, rankings_of
+from .style import BLACK, BLUE, GREY, SKY, TWO_COLUMN, VERMILLION, short
+from .tracks import compared, grid_of, marked_names, metric_label, ranked_caption, rankings_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,8 +30,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
 
     found = rankings_of(sheet, least=2)
     most = max(len(one.names) for one in found.values())
-    across = min(2, len(found))
-    down = -(-len(found) // across)
+    down, across = grid_of(found)
     height = 0.155 * most + 0.55
     figure = plt.figure(figsize=(TWO_COLUMN, down * height + 0.32 * len(found) + 1.25), layout="constrained")
     grid = figure.add_gridspec(down + 1, across, height_ratios=[height] * down + [0.32 * len(found) + 0.35])
@@ -56,18 +54,16 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     below.grid(axis="y", visible=False)
     first = next(iter(found.values()))
     excluded = sum(one.stability().excluded for one in found.values())
-    caption(
+    ranked_caption(
         figure,
-        sheet.group.title,
-        said_of(first.table.n, first.table.n_clusters),
+        sheet,
+        found,
         f"{len(first.stability().ranks)} bootstrap samples of the patients",
         "area of a blob: share of the samples; cross: rank on all data; line: 95 % of the ranks",
         "hollow: where another scheme gives another rank ("
         + "; ".join(f"{'square' if s == 'rank' else 'triangle'}: {t}" for s, (_, t) in _SCHEMES.items())
         + ")",
         f"{excluded} samples in which all are tied have no τ" if excluded else "",
-        footnote(sheet, found),
-        notice=sheet.group.notice,
     )
     return figure, pd.concat(records, ignore_index=True)
 

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from ..ranked import Ranked
 from ..sheet import Sheet
-from .style import BLUE, ONE_COLUMN, ORANGE, TWO_COLUMN, caption, short
-from .style import counted as said_of
-from .tracks import compared, footnote, marked_names, rankings_of
+from .style import BLUE, ONE_COLUMN, ORANGE, TWO_COLUMN, short
+from .tracks import compared, grid_of, marked_names, ranked_caption, rankings_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,8 +38,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
 
     found = rankings_of(sheet, least=2)
     most = max(len(one.names) for one in found.values())
-    across = min(2, len(found))
-    down = -(-len(found) // across)
+    down, across = grid_of(found)
     width = TWO_COLUMN if across > 1 else ONE_COLUMN * 1.3
     side = min(0.17 * most + 1.25, width / across)
     figure, axes = plt.subplots(down, across, figsize=(width, side * down + 0.75), squeeze=False, layout="constrained")
@@ -54,15 +52,12 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
         ax.axis("off")
     handles = [Patch(facecolor=_COLOURS[v], edgecolor="#999999", linewidth=0.4, label=s) for v, s in _SAID.items()]
     figure.legend(handles=handles, loc="outside upper left", ncols=1 if across == 1 else 3, handlelength=1.1)
-    first = next(iter(found.values()))
-    caption(
+    ranked_caption(
         figure,
-        sheet.group.title,
-        said_of(first.table.n, first.table.n_clusters),
+        sheet,
+        found,
         "two-sided Wilcoxon tests of the patients' means, Holm's correction over all pairs of a metric, 5 % level",
         "methods from the best mean to the worst",
-        footnote(sheet, found),
-        notice=sheet.group.notice,
     )
     return figure, pd.concat(records, ignore_index=True)
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..columns import CALIBRATION_COLUMNS, MEAN_COLUMNS, RATER_MEAN, SAMPLE_COLUMNS
 from ..directions import direction
 from ..ranked import Ranked, rankings
 from ..sheet import Line, Sheet
 from .source import LeftOut, kept
+from .style import caption, counted
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _LABELS = {c.metric: c.label for c in (*CALIBRATION_COLUMNS, *MEAN_COLUMNS, *SAMPLE_COLUMNS)} | {
     RATER_MEAN.metric: "Dice of readers"
@@ -79,3 +85,16 @@ def footnote(sheet: Sheet, found: dict[str, Ranked]) -> str:
     """What the dagger means, if it is shown, and what the names leave out."""
     dagger = any(mark(sheet, one, line) for one in found.values() for line in one.lines)
     return "; ".join(filter(None, ["† one common mask for all readers" if dagger else "", labels(sheet)]))
+
+
+def ranked_caption(figure: Figure, sheet: Sheet, found: dict[str, Ranked], *notes: str) -> None:
+    """The caption of a figure of rankings: table, cases and patients, the figure's own notes, names, notice."""
+    first = next(iter(found.values()))
+    count = counted(first.table.n, first.table.n_clusters)
+    caption(figure, sheet.group.title, count, *notes, footnote(sheet, found), notice=sheet.group.notice)
+
+
+def grid_of(found: dict[str, Ranked]) -> tuple[int, int]:
+    """Rows and columns of a figure with one panel a metric, two beside each other."""
+    across = min(2, len(found))
+    return -(-len(found) // across), across
