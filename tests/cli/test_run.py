@@ -173,6 +173,13 @@ def _wait_for(folder, pattern, seconds=600):
     raise AssertionError(f"no {pattern} within {seconds} s")
 
 
+@pytest.fixture(scope="module")
+def prepared(environment):
+    """The data that these commands would prepare first, and say so."""
+    done = call(environment, "plan", "-m", "unet_soft", "-d", "synthetic", "-p", "smoke")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -204,7 +211,7 @@ def _wait_for(folder, pattern, seconds=600):
         (["leaderboard", "--results", "nowhere"], "no results in nowhere"),
     ],
 )
-def test_wrong_use_is_one_sentence_and_exit_code_2(environment, tmp_path, arguments, message):
+def test_wrong_use_is_one_sentence_and_exit_code_2(environment, prepared, tmp_path, arguments, message):
     if arguments[0] == "run":
         arguments = [*arguments, "--results", str(tmp_path / "r")]
     done = call(environment, *arguments, cwd=tmp_path)

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import dataset_support
 import numpy as np
 import pytest
-from multirater.core.errors import UserError
-from multirater.datasets import open_dataset
+from dataset_support import opened
 from PIL import Image
 
 SHAPE = (18, 22)
 FIVE = [f"Person{p}_{tool}" for p in range(1, 6) for tool in ("Amira", "ImageJ")]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def bu_bil(root, **options):
-    return open_dataset("bu-bil", root=str(root), **{"size": None, **options})
-
-
-def refused(root, match, **options):
-    with pytest.raises(UserError, match=match) as caught:
-        bu_bil(root, **options).prepare()
-    assert "\n" not in str(caught.value)
+pytestmark = pytest.mark.usefixtures("own_cache")
+bu_bil = partial(opened, "bu-bil")
+refused = partial(dataset_support.refused, "bu-bil")
 
 
 def cell(*axes):

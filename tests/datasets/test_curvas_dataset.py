@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import gzip
+from functools import partial
 
 import nibabel
 import numpy as np
 import pytest
+from dataset_support import one_sentence, write_volume
 from multirater.core.errors import UserError
 from multirater.datasets import open_dataset
 
 SHAPE = (6, 16, 16)
 AFFINE = np.array([[-0.7, 0, 0, 90], [0, -0.7, 0, 80], [0, 0, 1.0, -500], [0, 0, 0, 1]])
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def nii(path, slices, affine=AFFINE):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(slices.transpose(2, 1, 0)), affine), path)
+pytestmark = pytest.mark.usefixtures("own_cache")
+nii = partial(write_volume, affine=AFFINE)
 
 
 def organs(reader):
@@ -49,9 +43,8 @@ def curvas(root, name="curvas24", **options):
 
 
 def refused(root, match, **options):
-    with pytest.raises(UserError, match=match) as caught:
+    with one_sentence(match):
         curvas(root, **options).prepare()
-    assert "\n" not in str(caught.value)
 
 
 def rows_of(data, volume):
@@ -95,7 +88,7 @@ def test_the_odd_header_of_case_007(tmp_path):
     folder = case(tmp_path, "testing", 7)
     odd = AFFINE.copy()
     odd[2] = [0, 0, 0.7, 528]
-    nii(folder / "annotation_2.nii.gz", organs(2), odd)
+    nii(folder / "annotation_2.nii.gz", organs(2), affine=odd)
     data = curvas(tmp_path)
     np.testing.assert_array_equal(data.arrays(range(6))[1][:, 1], organs(2))
     assert data.records[0].meta["header_differs"] == ["annotation_2.nii.gz"]

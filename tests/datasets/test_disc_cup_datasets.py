@@ -7,26 +7,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from multirater.core.errors import UserError
-from multirater.datasets import open_dataset
+from dataset_support import opened, refused
 from PIL import Image
 
 SHAPE = (20, 26)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def opened(name, root, **options):
-    return open_dataset(name, root=str(root), **{"size": None, **options})
-
-
-def refused(name, root, match, **options):
-    with pytest.raises(UserError, match=match) as caught:
-        opened(name, root, **options).prepare()
-    assert "\n" not in str(caught.value)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def image_of(case, shape=SHAPE):

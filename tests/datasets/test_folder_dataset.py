@@ -12,11 +12,7 @@ from multirater.datasets import open_dataset
 from PIL import Image
 
 SMALL = {"image": "{case}/image.png", "mask": "{case}/rater_{rater}.png"}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def save(path, values):

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import nibabel
 import numpy as np
 import pytest
-from multirater.core.errors import UserError
-from multirater.datasets import open_dataset
+from dataset_support import opened, refused, write_volume
 
 AXIAL = np.diag([-0.5, -0.5, 4.0, 1.0])
 SHAPE = (4, 20, 24)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def nii(path, slices, affine=AXIAL):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(slices.transpose(2, 1, 0)), affine), path)
+pytestmark = pytest.mark.usefixtures("own_cache")
+nii = partial(write_volume, affine=AXIAL)
 
 
 def box(top, left, side, value=1, shape=SHAPE):
@@ -34,16 +27,6 @@ def image(seed, shape=SHAPE):
 
 def z_score(values):
     return (values - values.mean()) / values.std()
-
-
-def opened(name, root, **options):
-    return open_dataset(name, root=str(root), **{"size": None, **options})
-
-
-def refused(name, root, match, **options):
-    with pytest.raises(UserError, match=match) as caught:
-        opened(name, root, **options).prepare()
-    assert "\n" not in str(caught.value)
 
 
 # -- gmseg16 ------------------------------------------------------------------------------------

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import dataset_support
 import numpy as np
 import pytest
-from multirater.core.errors import UserError
+from dataset_support import opened
 from multirater.datasets import open_dataset
 from PIL import Image
 
 SHAPE = (40, 48)
 CODES = np.array([0, 1, 3, 4, 5, 6], np.uint8)
 MEANING = {0: 0, 1: 1, 6: 1, 3: 2, 4: 3, 5: 4}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def gleason(root, **options):
-    return open_dataset("gleason2019", root=str(root), **{"size": None, **options})
-
-
-def refused(root, match, **options):
-    with pytest.raises(UserError, match=match) as caught:
-        gleason(root, **options).prepare()
-    assert "\n" not in str(caught.value)
+pytestmark = pytest.mark.usefixtures("own_cache")
+gleason = partial(opened, "gleason2019")
+refused = partial(dataset_support.refused, "gleason2019")
 
 
 def save(path, values, **options):

@@ -11,11 +11,7 @@ from multirater.core.errors import UserError
 from multirater.datasets import open_dataset
 
 RATERS = ("anna", "bert", "carla")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def contents(cases=5, classes=1, overlapping=False):

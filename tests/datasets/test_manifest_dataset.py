@@ -12,10 +12,7 @@ from multirater.core.errors import UserError
 from multirater.datasets import open_dataset
 from PIL import Image
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def save(path, values):

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import dataset_support
 import nibabel
 import numpy as np
 import pytest
+from dataset_support import opened, write_volume
 from multirater.core.errors import UserError
-from multirater.datasets import open_dataset
 
 AXIAL = np.diag([-0.5, -0.5, 3.0, 1.0])
 SEQUENCES = ("FLAIR", "T1", "GADO", "T2", "DP")
 FLAT = {"FLAIR": "3DFLAIR", "T1": "3DT1", "GADO": "3DT1GADO", "T2": "T2", "DP": "DP"}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def nii(path, slices, affine=AXIAL):
-    """Slices D×H×W (feet to head, front to back, right to left) as a file of axes x, y, z."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(slices.transpose(2, 1, 0)), affine), path)
+pytestmark = pytest.mark.usefixtures("own_cache")
+msseg = partial(opened, "msseg16")
+refused = partial(dataset_support.refused, "msseg16")
+nii = partial(write_volume, affine=AXIAL)
 
 
 def volumes(seed, shape=(6, 16, 16)):
@@ -59,16 +55,6 @@ def flat(root, name, seed, suffix=".nii"):
         nii(root / name / f"{FLAT[s]}{suffix}", image)
     (root / name / "elastix.log").write_text("x")
     return root / name
-
-
-def msseg(root, **options):
-    return open_dataset("msseg16", root=str(root), **{"size": None, **options})
-
-
-def refused(root, match, **options):
-    with pytest.raises(UserError, match=match) as caught:
-        msseg(root, **options).prepare()
-    assert "\n" not in str(caught.value)
 
 
 def z_score(image):

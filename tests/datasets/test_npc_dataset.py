@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import dataset_support
 import h5py
 import numpy as np
 import pytest
+from dataset_support import opened
 from multirater.core.errors import UserError
 from multirater.datasets import open_dataset
 from scipy.ndimage import zoom
 
 RATERS = ("a1", "a2", "a3", "a4")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
+npc = partial(opened, "npc")
+refused = partial(dataset_support.refused, "npc")
 
 
 def h5(path, shape, seed=0, raters=RATERS, empty=False, **changes):
@@ -47,16 +49,6 @@ def root(tmp_path):
     h5(root / "validation/7.h5", (4, 20, 16))
     h5(root / "testing/8.h5", (5, 18, 16), voxel_spacing=np.array([3.0, 0.5, 0.75]))
     return root
-
-
-def npc(root, **options):
-    return open_dataset("npc", root=str(root), **{"size": None, **options})
-
-
-def refused(root, match, **options):
-    with pytest.raises(UserError, match=match) as caught:
-        npc(root, **options).prepare()
-    assert "\n" not in str(caught.value)
 
 
 def test_slices_and_volumes(root):

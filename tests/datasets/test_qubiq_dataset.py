@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 
+import dataset_support
 import nibabel
 import numpy as np
 import pytest
+from dataset_support import opened
 from multirater.core.errors import UserError
-from multirater.datasets import open_dataset
 
 TRAIN, VAL = "training_data_v3_QC", "validation_data_qubiq2021_QC"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
+qubiq = partial(opened, "qubiq")
+refused = partial(dataset_support.refused, "qubiq")
 
 
 def nii(path, values, affine=None):
@@ -41,16 +41,6 @@ def brain_growth(root, archive=TRAIN, level="Training", numbers=(1, 2, 10)):
     for n in numbers:
         masks = {(1, r): blob((24, 20), 3 + (n + r) % 5) for r in range(1, 8)}
         case(root / archive / "brain-growth" / level / f"case{n:02d}", draw.integers(0, 900, (24, 20)) + 0.5, masks)
-
-
-def qubiq(root, **options):
-    return open_dataset("qubiq", root=str(root), **{"size": None, **options})
-
-
-def refused(root, match, **options):
-    with pytest.raises(UserError, match=match) as caught:
-        qubiq(root, **options).prepare()
-    assert "\n" not in str(caught.value)
 
 
 def test_brain_growth(tmp_path):

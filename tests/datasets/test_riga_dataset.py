@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 
+import dataset_support
 import numpy as np
 import pytest
+from dataset_support import opened
 from multirater.core.errors import UserError
-from multirater.datasets import open_dataset
 from PIL import Image
 
 SHAPE = (32, 32)
 COLUMNS = "imgName maskName label center xmin ymin xmax ymax width height discFlag rater".split()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MULTIRATER_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def riga(root, **options):
-    return open_dataset("riga", root=str(root), **{"size": None, **options})
-
-
-def refused(root, match, **options):
-    with pytest.raises(UserError, match=match) as caught:
-        riga(root, **options).prepare()
-    assert "\n" not in str(caught.value)
+pytestmark = pytest.mark.usefixtures("own_cache")
+riga = partial(opened, "riga")
+refused = partial(dataset_support.refused, "riga")
 
 
 def save(path, values):

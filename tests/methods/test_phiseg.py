@@ -1,61 +1,19 @@
+"""PHiSeg in training: its loss against literal loops, missing raters, several classes, stored state."""
+
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from multirater.core.errors import UnsupportedPair, UserError
-from multirater.core.options import options_of
 from multirater.datasets.base import DataDescription
-from multirater.methods import METHODS, create_method
+from multirater.methods import create_method
 from multirater.methods.phiseg import PHiSeg
-from multirater.methods.phiseg_layers import ConvBnRelu, Double, GaussianMap, kl_maps, partial_sums
+from multirater.methods.phiseg_layers import GaussianMap, kl_maps
+from phiseg_support import SIZE, build, description, gradients, make_batch, noise_of
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-
-SMALL: dict[str, Any] = {"widths": [4, 6, 8, 8], "latent_levels": 3, "encoder_convs": 1}
-SIZE = 16
-
-
-def description(raters: int = 3, **changes: Any) -> DataDescription:
-    ids = tuple(str(r) for r in range(raters))
-    return DataDescription("tiny", 1, raters=raters, rater_ids=ids, **{"size": (SIZE, SIZE), **changes})
-
-
-def build(data: DataDescription | None = None, **options: Any) -> PHiSeg:
-    torch.manual_seed(0)
-    return create_method("phiseg", data or description(), **{**SMALL, **options})
-
-
-def make_batch(size: int = 4, raters: int = 3, pixels: int = SIZE, seed: int = 1) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        "image": torch.rand(size, 1, pixels, pixels, generator=generator),
-        "masks": (torch.rand(size, raters, pixels, pixels, generator=generator) > 0.6).to(torch.uint8),
-        "rater_valid": torch.ones(size, raters, dtype=torch.bool),
-    }
-
-
-def gradients(method: PHiSeg, batch: dict[str, Any], seed: int = 3) -> list[Tensor]:
-    method.zero_grad()
-    torch.manual_seed(seed)
-    method.training_step(batch, "main")[0].backward()
-    return [p.grad.clone() for p in method.parameters()]
-
-
-def give_batch_statistics(method: PHiSeg, seed: int = 2) -> None:
-    """Running statistics, scales and shifts as of a trained network, so that no sample looks like another."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in method.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.3, generator=generator)
-                module.running_var.uniform_(0.3, 2, generator=generator)
-                module.weight.uniform_(0.5, 1.5, generator=generator)
-                module.bias.normal_(0, 0.2, generator=generator)
-
+from torch import Tensor
 
 # -- training -----------------------------------------------------------------------------------
 
@@ -134,12 +92,6 @@ def test_target_is_a_rater_of_the_image() -> None:
     assert set(record(build(target="first")).tolist()) == {1}  # the first that is present
 
 
-def noise_of(method: PHiSeg, rows: int, dtype: torch.dtype = torch.float32, size: int = SIZE) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(9)
-    sizes = method.latent_sizes(torch.zeros(1, 1, size, size))
-    return [torch.randn(rows, method.latent, *hw, generator=generator).to(dtype) for hw in sizes]
-
-
 def elbo_parts(method: PHiSeg, target: Tensor) -> dict[str, Any]:
     images = make_batch()["image"].double()
     posterior, codes = method.posterior.sample(
@@ -203,185 +155,6 @@ def test_kl_properties() -> None:
     assert kl_maps(half, half).dtype == torch.float32
 
 
-# -- batch norm ---------------------------------------------------------------------------------
-
-
-def statistics(module: nn.Module) -> dict[str, Tensor]:
-    return {name: b for name, b in module.named_buffers() if name.endswith(("running_mean", "running_var"))}
-
-
-def test_running_statistics_are_those_of_two_whole_passes() -> None:
-    method = build(bn_generative_update=True).double()
-    plain = build(bn_generative_update=False).double()
-    batch = make_batch()
-    batch["image"] = batch["image"].double()
-    torch.manual_seed(4)
-    method.training_step(batch)
-    torch.manual_seed(4)
-    loss, _ = plain.training_step(batch)
-    # the code's generative branch: the whole prior once more, on its own codes, and the likelihood on those
-    _, codes = plain.prior.sample(plain.encode_prior(batch["image"]), plain._noise(batch["image"]))
-    plain.likelihood(codes)
-    wanted = statistics(plain)
-    for name, value in statistics(method).items():
-        torch.testing.assert_close(value, wanted[name], rtol=1e-12, atol=1e-14)
-    loss.backward()  # the second pass has not disturbed the graph of the first
-
-
-def test_generative_update_changes_no_gradient() -> None:
-    with_update, without = build(), build(bn_generative_update=False)
-    for a, b in zip(gradients(with_update, make_batch()), gradients(without, make_batch()), strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_momentum_of_the_running_statistics() -> None:
-    norms = [m for m in build(bn_momentum=0.1, bn_generative_update=False).modules() if isinstance(m, nn.BatchNorm2d)]
-    assert {m.momentum for m in norms} == {0.1}
-    twice = [m.momentum for m in build(bn_momentum=0.1).prior.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert twice == pytest.approx([0.19] * 4)
-
-
-def test_folded_batch_norm_is_batch_norm() -> None:
-    layer = ConvBnRelu(3, 5).double()
-    with torch.no_grad():
-        layer.norm.running_mean.normal_()
-        layer.norm.running_var.uniform_(0.5, 2)
-        layer.norm.weight.normal_()
-        layer.norm.bias.normal_()
-    layer.eval()
-    x = torch.randn(2, 3, 6, 7).double()
-    wanted = F.relu(layer.norm(layer.conv(x)))
-    torch.testing.assert_close(layer(x), wanted)
-    torch.testing.assert_close(layer.joined(layer.image_part(x[:, :2]), x[:, 2:]), wanted)
-    layer.train()
-    copied = copy.deepcopy(layer)
-    torch.testing.assert_close(layer(x), F.relu(copied.norm(copied.conv(x))))
-    torch.testing.assert_close(layer.joined(layer.image_part(x[:, :2]), x[:, 2:]), F.relu(copied.norm(copied.conv(x))))
-
-
-# -- upsampling ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (2, 2), (5, 4)])
-def test_tf1_upsampling_is_its_stencil(shape: tuple[int, int]) -> None:
-    x = torch.randn(2, 3, *shape, dtype=torch.float64, requires_grad=True)
-    height, width = shape
-    rows = [x[:, :, [i // 2, min(-(-i // 2), height - 1)]].mean(2) for i in range(2 * height)]
-    tall = torch.stack(rows, 2)
-    columns = [tall[..., [i // 2, min(-(-i // 2), width - 1)]].mean(3) for i in range(2 * width)]
-    wanted = torch.stack(columns, 3)
-    got = Double("tf1")(x)
-    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-14)
-    weight = torch.randn_like(wanted)
-    torch.testing.assert_close(
-        torch.autograd.grad((got * weight).sum(), x)[0], torch.autograd.grad((wanted * weight).sum(), x)[0]
-    )
-
-
-def test_half_pixel_upsampling() -> None:
-    x = torch.tensor([[[[0.0, 4.0]]]])
-    assert Double("half_pixel")(x)[0, 0, 0].tolist() == [0, 1, 3, 4]
-    assert Double("tf1")(x)[0, 0, 0].tolist() == [0, 2, 4, 4]
-
-
-def test_partial_sums() -> None:
-    y = [torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.tensor([[[[10.0]]]])]
-    fine, coarse = partial_sums(y)
-    assert fine.flatten().tolist() == [11, 12, 13, 14]
-    assert coarse.item() == 10
-
-
-# -- prediction ---------------------------------------------------------------------------------
-
-
-def test_prediction_is_seeded_and_its_first_samples_do_not_depend_on_n() -> None:
-    method = build()
-    give_batch_statistics(method)
-    images = torch.rand(3, 1, SIZE, 2 * SIZE)
-    few = method.predict(images, 5, torch.Generator().manual_seed(7))
-    many = method.predict(images, 40, torch.Generator().manual_seed(7))
-    assert few.samples.shape == (3, 5, SIZE, 2 * SIZE)
-    assert few.raters is None
-    torch.testing.assert_close(many.samples[:, :5], few.samples)
-    torch.testing.assert_close(few.mean, few.samples.mean(1))
-    assert not torch.allclose(method.predict(images, 5, torch.Generator().manual_seed(8)).samples, few.samples)
-    assert (few.samples.std(1) > 0).any()
-    assert method.training
-
-
-def test_chunks_change_no_number() -> None:
-    images = torch.rand(2, 1, SIZE, SIZE)
-    predictions = []
-    for chunk in (1, 4, None):
-        method = build(sample_chunk=chunk)
-        give_batch_statistics(method)
-        predictions.append(method.predict(images, 5, torch.Generator().manual_seed(0)).samples)
-    torch.testing.assert_close(predictions[0], predictions[1])
-    torch.testing.assert_close(predictions[0], predictions[2])
-
-
-def test_images_are_answered_one_by_one() -> None:
-    """The second image's samples do not depend on the first image."""
-    method = build()
-    give_batch_statistics(method)
-    images = torch.rand(2, 1, SIZE, SIZE)
-    other = torch.stack([torch.rand(1, SIZE, SIZE), images[1]])
-    a, b = (method.predict(x, 3, torch.Generator().manual_seed(0)).samples[1] for x in (images, other))
-    torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("latent_levels", [1, 3, 4])
-def test_samples_are_those_of_a_literal_loop(latent_levels: int) -> None:
-    """One sample at a time: encoder, concatenation, unfolded norms, levels summed at full resolution, softmax."""
-    method = build(description(classes=2), latent_levels=latent_levels).double()
-    give_batch_statistics(method)
-    image = torch.rand(1, 1, SIZE, SIZE, dtype=torch.float64)
-    got = method.predict(image, 4, torch.Generator().manual_seed(5)).samples
-    kept: list[list[Tensor]] = []
-    sample = method.prior.sample
-    method.prior.sample = lambda parts, noise: (kept.append(list(noise)), sample(parts, noise))[1]
-    method.predict(image, 4, torch.Generator().manual_seed(5))
-    method.eval()
-    net, like, up = method.prior, method.likelihood, Double("tf1")
-
-    def conv(layer: Any, x: Tensor) -> Tensor:
-        return F.relu(layer.norm(layer.conv(x))) if isinstance(layer, ConvBnRelu) else layer(x)
-
-    def run(layers: Any, x: Tensor) -> Tensor:
-        for layer in layers:
-            x = conv(layer, x)
-        return x
-
-    with torch.no_grad():
-        for s in range(4):
-            noise = [level[s : s + 1] for level in kept[0]]
-            features, x = [], image - 0.5
-            for level, layers in enumerate(net.encoder):
-                x = run(layers, F.avg_pool2d(x, 2) if level else x)
-                features.append(x)
-            codes = {latent_levels - 1: net.top.mean(x) + F.softplus(net.top.std(x)) * noise[-1]}
-            for level in range(latent_levels - 2, -1, -1):
-                part = net.lower[level]
-                u = run(part.raise_code, up(codes[level + 1]))
-                h = conv(part.refine, conv(part.join, torch.cat([features[level + 4 - latent_levels], u], 1)))
-                codes[level] = part.mean(h) + F.softplus(part.std(h)) * noise[level]
-            logits: Any = 0
-            for level in range(latent_levels - 1, -1, -1):
-                raised = run(like.raise_code[level], codes[level])
-                if level == latent_levels - 1:
-                    x = raised
-                else:
-                    x = run(like.merge[level], torch.cat([raised, conv(like.from_coarser[level], up(x))], 1))
-                logits = logits + F.interpolate(like.heads[level](x), size=(SIZE, SIZE), mode="nearest")
-            torch.testing.assert_close(got[:, s], logits.softmax(1), rtol=1e-9, atol=1e-12)
-
-
-def test_binary_probability_is_the_softmax() -> None:
-    method = build()
-    logits = torch.randn(3, 2, 4, 4)
-    torch.testing.assert_close(method.probabilities(logits), logits.softmax(1)[:, 1])
-
-
 # -- data layouts -------------------------------------------------------------------------------
 
 
@@ -425,89 +198,7 @@ def test_double_precision_and_stored_state(tmp_path: Any) -> None:
     assert a.dtype == torch.float64
 
 
-# -- options and refusals -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("classes", "overlapping"), [(1, False), (2, False), (2, True)])
-def test_output_bias_is_the_logit_of_foreground_in_every_partial_sum(classes: int, overlapping: bool) -> None:
-    method = build(description(classes=classes, overlapping=overlapping), output_bias=-4.0)
-    biases = [head.bias.detach() for head in method.likelihood.heads]
-    assert not any(b.any() for b in biases[:-1])
-    background = [] if overlapping else [0.0]
-    assert biases[-1].tolist() == [*background, *[-4.0] * classes]
-
-
-def test_initial_weights() -> None:
-    method = build(widths=[64, 64], latent_levels=2)
-    convs = [m for m in method.modules() if isinstance(m, nn.Conv2d)]
-    assert all(not c.bias.any() for c in convs if c.bias is not None)
-    weight = method.likelihood.merge[0][1].conv.weight
-    assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
-    assert weight.abs().max().item() <= 2.3 * (2 / (64 * 9)) ** 0.5
-
-
-def test_calm_start_and_floor_of_the_deviations() -> None:
-    """Small heads start near std softplus(0) everywhere; the authors' start has a KL that bright pixels blow up."""
-    batch = make_batch()
-    batch["image"][:, :, :2, :2] = 30.0
-    wild, calm = build(), build(latent_scale=0.01)
-    first, small = (m.training_step(batch)[1]["kl"].item() for m in (wild, calm))
-    assert small < 0.01 * first
-    head = calm.prior.top.std.weight
-    torch.testing.assert_close(head, 0.01 * wild.prior.top.std.weight)
-    floored = build(std_floor=0.5)
-    images = batch["image"]
-    for method, lowest in ((wild, 0.0), (floored, 0.5)):
-        gaussians, _ = method.prior.sample(method.encode_prior(images), noise_of(method, 4))
-        assert min(g.std.min().item() for g in gaussians) >= lowest
-    with torch.no_grad():
-        for method in (wild, floored):
-            method.prior.top.std.bias.fill_(-40.0)
-    assert wild.prior.encode(images).top.std.max() < 1e-6
-    assert floored.prior.encode(images).top.std.min() >= 0.5
-
-
-def test_fidelity_and_what_wins_over_it() -> None:
-    def chosen(**options: Any) -> tuple[bool, str, int]:
-        method = build(**options)
-        return method.bn_generative_update, method.likelihood.up.kind, method.prior.top.mean.kernel_size[0]
-
-    assert chosen() == (True, "tf1", 3)
-    assert chosen(fidelity="plain") == (False, "half_pixel", 1)
-    own = {"upsample": "tf1", "bn_generative_update": True, "top_mean_kernel": 3}
-    assert chosen(fidelity="plain", **own) == (True, "tf1", 3)
-
-
-def test_label_says_what_differs() -> None:
-    def label(**options: Any) -> str:
-        return PHiSeg.label({**{n: o.default for n, o in options_of(PHiSeg).items()}, **options})
-
-    assert label() == "7_5"
-    assert label(latent_levels=1, target="first") == "7_1, first rater only"
-    assert label(bn_generative_update=False) == "7_5, one batch-norm update a step"
-    assert label(fidelity="plain", widths=[8, 8], latent_levels=2) == "2_2, plain"
-
-
-def test_refusals() -> None:
-    with pytest.raises(UserError, match="latent_levels=5 is more than the 4"):
-        build(latent_levels=5)
-    with pytest.raises(UserError, match="16x20 pixels are no multiple of 8"):
-        build().predict(torch.rand(1, 1, 16, 20))
-    with pytest.raises(UserError, match=r"raise train\.batch_size"):
-        build().training_step(make_batch(size=1, pixels=8))
-    with pytest.raises(UserError, match=r"method\.widths = .* is not allowed"):
-        build(widths=[])
-    options = {name: option.default for name, option in options_of(PHiSeg).items()}
-    with pytest.raises(UnsupportedPair, match="100x128 pixels are no multiple of 64"):
-        PHiSeg.check_supported(description(size=(100, 128)), options)
-    PHiSeg.check_supported(description(size=(128, 192), classes=3, has_missing=True), options)
-
-
-def test_registry_entry_agrees_with_the_class() -> None:
-    info = METHODS.entry("phiseg").info
-    for key in ("gives_samples", "gives_raters", "needs_identity", "multiclass"):
-        assert info[key] == getattr(PHiSeg, key)
-    assert PHiSeg(description(), **SMALL).hparams.keys() == options_of(PHiSeg).keys()
+# -- learning -----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from fractions import Fraction
 from itertools import combinations
-from pathlib import Path
 
+import metric_reference_agreement
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,12 +23,7 @@ quick = settings(max_examples=60, deadline=None, derandomize=True)
 
 @pytest.fixture(scope="module")
 def slow():
-    spec = importlib.util.spec_from_file_location(
-        "reference_agreement", Path(__file__).parent / "reference_agreement.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return metric_reference_agreement
 
 
 def masks(low=1, high=5, shape=(5, 6)):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import warnings
 from fractions import Fraction
-from pathlib import Path
 
+import metric_reference_calibration as slow
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,17 +22,6 @@ OF_RATERS = ["ece.rater", "brier.rater", "nll.rater"]
 ALL = [n + mark for n in OF_MAP + OF_RATERS for mark in ("", ".full")]
 SHAPES = [(4, 5), (1, 7), (3, 2, 4), (40, 3), (2, 45), (1, 1)]
 quick = settings(max_examples=80, deadline=None, derandomize=True)
-
-
-def _load():
-    path = Path(__file__).parent / "reference_calibration.py"
-    spec = importlib.util.spec_from_file_location("metric_reference_calibration", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-slow = _load()
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import warnings
 from itertools import pairwise
-from pathlib import Path
 
+import metric_reference_calibration as slow
 import numpy as np
 import pytest
 from multirater.core.errors import UserError
@@ -20,17 +19,6 @@ ECE = "ece ece.top ece.each ece.disagree mce ace ace.width".split()
 OF_MAP = [*ECE, "brier", "brier.raters", "nll", "nll.excess", "ece.each.list"]
 OF_RATERS = ["ece.rater", "brier.rater", "nll.rater"]
 ALL = [n + mark for n in OF_MAP + OF_RATERS for mark in ("", ".full")]
-
-
-def _load():
-    path = Path(__file__).parent / "reference_calibration.py"
-    spec = importlib.util.spec_from_file_location("metric_reference_calibration", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-slow = _load()
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 
+import metric_reference_agreement
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,12 +19,7 @@ quick = settings(max_examples=60, deadline=None, derandomize=True)
 
 @pytest.fixture(scope="module")
 def slow():
-    spec = importlib.util.spec_from_file_location(
-        "reference_agreement", Path(__file__).parent / "reference_agreement.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return metric_reference_agreement
 
 
 def noisy_raters(rng, count, shape, errors=0.3):

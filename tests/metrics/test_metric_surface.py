@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import warnings
 from itertools import permutations
-from pathlib import Path
 
+import metric_reference_surface
 import numpy as np
 import pytest
 from multirater.core.errors import UserError
@@ -22,11 +21,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 @pytest.fixture(scope="module")
 def slow():
-    path = Path(__file__).parent / "reference_surface.py"
-    spec = importlib.util.spec_from_file_location("metric_reference_surface", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return metric_reference_surface
 
 
 def random_mask(rng, shape):
