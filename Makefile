@@ -13,6 +13,11 @@ DEVICE  ?= auto
 JOBS    ?= 1
 SET     ?=
 
+# A variable that nothing reads is a typing error: `make bench METOD=x` would run the default.
+VARIABLES := PYTHON VENV RESULTS METHOD DATASET PRESET FOLD SEED DEVICE JOBS SET
+UNKNOWN := $(filter-out $(VARIABLES) MAKEFLAGS SHELL,$(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v))))
+$(if $(UNKNOWN),$(error unknown variable $(UNKNOWN); valid: $(VARIABLES)))
+
 BIN := $(VENV)/bin
 RUN := $(BIN)/multirater
 INSTALLED := $(VENV)/.installed

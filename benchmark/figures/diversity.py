@@ -42,11 +42,11 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     across = min(_ACROSS, len(panels))
     down = -(-len(panels) // across)
     limit = max(float(v[list(_METRICS)].to_numpy().max()) for _, v in panels) * 1.04 or 1.0
-    size = TWO_COLUMN / _ACROSS
+    size = TWO_COLUMN / (_ACROSS if across > 2 else 4)  # few panels may be larger
     figure, axes = plt.subplots(
         down,
         across,
-        figsize=(TWO_COLUMN if across > 2 else size * across + 0.9, size * down * 1.08 + 0.55),
+        figsize=(TWO_COLUMN if across > 2 else size * across, size * down * 1.08 + (0.55 if across > 2 else 0.9)),
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -64,7 +64,9 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     for x in range(across):
         last = max(y for y in range(down) if y * across + x < len(panels))
         axes[last, x].tick_params(labelbottom=True)
-    figure.supylabel("$v_S$ of the outputs", fontsize=7.5)
+        axes[last, x].set_xlabel("$v_R$ of the readers", fontsize=6.5)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("$v_S$ of the outputs", fontsize=6.5)
     cases = {case for _, v in panels for case in v["case_id"]}
     patients = {patient for _, v in panels for patient in v["patient_id"]}
     caption(

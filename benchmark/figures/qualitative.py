@@ -135,7 +135,7 @@ def _grid(lines: list[list[Block]], cases: int) -> tuple[Figure, list[list[list[
     blocks = [len(lines[0]), 1 + len(below)]
     rooms = [TWO_COLUMN - label - 0.04 - _GAP * (c - 1) - _WIDE * (b - 1) for c, b in zip(counts, blocks, strict=True)]
     side = min(min(room / c for room, c in zip(rooms, counts, strict=True)), 0.85)
-    top, bottom, between = 0.42, 0.75, 0.1
+    top, bottom, between = 0.42, 0.84, 0.1
     heading = 0.3 if below else 0.0  # of the second line, above the first case only
     height = top + cases * len(lines) * (side + _GAP) + (cases - 1) * between + heading + bottom
     figure = plt.figure(figsize=(TWO_COLUMN, height))
@@ -309,7 +309,7 @@ def _colour_bars(figure: Figure, axes: list[list[Axes]], lines: list[list[Block]
         last.set_horizontalalignment("right")
         bar.outline.set_linewidth(0.4)
         place.tick_params(labelsize=6, length=1.5, pad=1)
-        place.set_xlabel(f"{name} [{label}]" if label else name, fontsize=6, labelpad=-1)
+        place.set_xlabel(f"{name} [{label}]" if label else name, fontsize=6, labelpad=1)
 
 
 def _caption(figure: Figure, group: Group, row: Row, cell: StoredCell, found: Scored) -> None:
