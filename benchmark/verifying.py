@@ -12,7 +12,6 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.files import read_json
-from . import provenance
 from .cell import HUMAN, Cell, State, open_results, read_metrics
 from .devices import pick_device
 
@@ -99,12 +98,10 @@ def verify(cell: Cell, device: str = "auto", threads: int = 0, tolerance: float 
 
 
 def _reasons(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs in code and machine, in words."""
-    del now
-    code, machine = then.get("code") or {}, then.get("machine") or {}
-    here, at = provenance.code(), provenance.machine(str(machine.get("device", "cpu")))
-    pairs = [(key, code.get(key), here.get(key)) for key in ("multirater", "revision", "diff_sha256", "torch", "numpy")]
-    pairs += [(key, machine.get(key), at.get(key)) for key in ("cpu", "device", "gpu")]
+    """What differs in code and machine between two records of training, in words."""
+    keys = [("code", key) for key in ("multirater", "revision", "diff_sha256", "torch", "numpy")]
+    keys += [("machine", key) for key in ("cpu", "device", "gpu")]
+    pairs = [(key, *((record.get(part) or {}).get(key) for record in (then, now))) for part, key in keys]
     return [f"{key}: {old} then, {new} now" for key, old, new in pairs if old != new]
 
 
