@@ -31,7 +31,7 @@ class Phases:
     memory_mb: dict[str, float] = field(default_factory=dict)
     gpu_mb: dict[str, dict[str, float]] = field(default_factory=dict)
     joules: dict[str, float] = field(default_factory=dict)
-    meter: Meter | None = None
+    meter: Meter | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.meter = Meter.find(self.device)
@@ -50,7 +50,8 @@ class Phases:
             self.memory_mb[name] = max(self.memory_mb.get(name, 0.0), peak_memory_mb())
             gpu = peak_gpu_mb(self.device)
             if gpu is not None:
-                self.gpu_mb[name] = gpu
+                before = self.gpu_mb.get(name, {})
+                self.gpu_mb[name] = {kind: max(peak, before.get(kind, 0.0)) for kind, peak in gpu.items()}
             if self.meter is not None and energy is not None:
                 used = self.meter.since(energy)
                 self.joules[name] = round(self.joules.get(name, 0.0) + used, 1)
