@@ -145,6 +145,7 @@ def _die_with_parent() -> None:
 def main(arguments: list[str]) -> int:
     """One process of a team, started by torchrun: ``FOLDER DEVICE THREADS ATTEMPT CLAIM``."""
     from ..datasets import open_dataset
+    from . import provenance
     from .cell import Cell
     from .progress import Heartbeat
     from .training import train_cell
@@ -154,6 +155,8 @@ def main(arguments: list[str]) -> int:
     stop = StopFlag()
     stop.install()
     rank = int(os.environ["RANK"])
+    if rank == 0:
+        provenance.code()  # kept for the record: of the code that is about to run
     torch.set_num_threads(max(1, int(threads) // int(os.environ["WORLD_SIZE"])))
     place = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device == "cuda" else torch.device(device)
     if device == "cuda":

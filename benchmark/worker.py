@@ -20,7 +20,7 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.files import write_json, write_text
 from ..core.hashing import file_digest
-from . import claims
+from . import claims, provenance
 from .attempts import BUSY, EXIT, Outcome, logged, outcome_of, progress_of, stalled, write_attempt
 from .cell import HUMAN, Cell, schema
 from .devices import pick_device
@@ -59,6 +59,8 @@ def run_cell(
         with logged(attempt / "log.txt") if log else nullcontext():
             try:
                 heartbeat = Heartbeat(attempt / "progress.json", claim=folder / "claim.json", stop=stop, ident=ident)
+                # Of the code that is about to run: somebody may mend it meanwhile.
+                facts["code_signature"] = provenance.signature()
                 facts["device"] = device = pick_device(device)
                 _run(cell, device, threads, heartbeat, stop)
                 outcome, message = Outcome.OK, ""
@@ -84,17 +86,10 @@ def run_cell(
                 host=socket.gethostname(),
                 job=claims.job_id(),
                 command=["multirater.benchmark.worker", device, str(threads)],
-                code_signature=_signature(),
                 **facts,
             )
         claims.release(folder, ident)
     return str(outcome)
-
-
-def _signature() -> str:
-    from . import provenance
-
-    return provenance.signature()
 
 
 def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat, stop: StopFlag) -> None:
@@ -102,6 +97,7 @@ def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat, stop: Stop
     spec = cell.spec
     if cell.result(spec["eval_key"]) is not None:  # somebody finished it between the plan and now
         return
+    provenance.code()  # kept for the records: of the code that is about to run
     import torch
 
     from ..datasets import open_dataset
@@ -191,8 +187,6 @@ def evaluate(
     cell: Cell, spec: dict[str, Any], dataset: Any, heartbeat: Heartbeat, phases: Phases | None = None
 ) -> None:
     """Write ``metrics.csv``, then ``result.json``."""
-    from . import provenance
-
     phases = Phases() if phases is None else phases
     with phases.phase("evaluate"):
         found = _score(cell, spec, dataset, heartbeat)

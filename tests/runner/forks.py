@@ -36,9 +36,10 @@ class ForkExecutor(Executor):
         code = 1
         try:
             os.setsid()
-            from multirater.benchmark import claims, worker
+            from multirater.benchmark import claims, provenance, worker
 
-            claims.owner.cache_clear()  # of the process that this one was
+            for known in (claims.owner, provenance.signature, provenance.code):
+                known.cache_clear()  # of the process that this one was
             code = worker.main([str(cell.folder), resources.device, str(resources.threads), "--parent", str(parent)])
         except BaseException:
             traceback.print_exc()

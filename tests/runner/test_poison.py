@@ -72,6 +72,13 @@ def test_retries_are_given_to_a_method_that_raises(grid, finish):
     assert len(one.cells("poison")[0].attempts()) == 3
 
 
+def test_a_method_that_is_mended_while_it_trains_is_tried_again(grid, finish):
+    one = grid(methods=["poison"])
+    assert finish(one, POISON="mended")["exit_code"] == 1
+    assert finish(one, POISON="mended")["exit_code"] == 1
+    assert len(one.cells("poison")[0].attempts()) == 2
+
+
 def test_fail_fast_starts_nothing_after_a_failure(grid, finish):
     one = grid(methods=["poison", "toy", "two_stages"], settings={"fail_fast": True})
     report = finish(one, POISON="raises")
