@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.errors import UserError
 from . import policy, provenance
-from .attempts import BUSY, Outcome, attempt_folders, read_attempt, write_attempt
+from .attempts import BUSY, EXIT, Outcome, attempt_folders, read_attempt, write_attempt
 from .cell import Cell, State
 from .claims import move_aside, read_claim
 from .devices import available_cores, pick_device
@@ -212,6 +212,7 @@ class Coordinator:
         self.total = total
         self.running: dict[Cell, tuple[Any, int]] = {}  # handle, attempts before it
         self.elsewhere: dict[Cell, float] = {}  # held by another process; when it was looked at
+        self.closed = False  # no cell is started any more
         self.ledger = Ledger(settings.retries, engine.preemptible)
         self.started = time.time()
 
@@ -284,7 +285,7 @@ class Coordinator:
             self.monitor.end(cell, "", waiting=True)
             self.elsewhere[cell] = time.monotonic()
         elif ending is not None and ending.code == BUSY:  # and has let go of it again
-            self.pending.append(cell)
+            self._queue(cell)
             self.monitor.end(cell, "", waiting=True)
         else:
             self._failed(cell, *self._outcome(cell, before, ending))
@@ -297,10 +298,13 @@ class Coordinator:
             jobs = self.report.results / "jobs"
             return Outcome.LOST, f"its job ended before it began; what the job printed is below {jobs}"
         last = ending.words.splitlines()[-1] if ending.words else f"{_how(ending)} before it began"
+        if ending.code == EXIT[Outcome.DISK_FULL]:
+            return Outcome.DISK_FULL, last
         return (Outcome.LOST if ending.signal else Outcome.ERROR), last
 
     def _failed(self, cell: Cell, outcome: str, message: str) -> None:
-        if self.ledger.again(cell, outcome):
+        full = policy.disk_is_full(self.report.results)  # whatever it was that failed for it
+        if self.ledger.again(cell, outcome) and not full and not self.closed:
             self.monitor.end(cell, f"{outcome}: {message}", again=True)
             self.pending.append(cell)
             return
@@ -308,13 +312,20 @@ class Coordinator:
         self.monitor.end(cell, f"{outcome}: {message}")
         if self.settings.fail_fast:
             self._leave("--fail-fast: no new cells after the first failure")
-        elif outcome == Outcome.DISK_FULL and policy.disk_is_full(self.report.results):
+        elif full:
             self._leave(f"the disk of {self.report.results} is full: no new cells")
 
     def _leave(self, why: str) -> None:
-        self.monitor.say(why)
+        """Start no cell from now on."""
+        if not self.closed:
+            self.monitor.say(why)
+        self.closed = True
         self.report.left += self.pending
         self.pending.clear()
+
+    def _queue(self, cell: Cell) -> None:
+        """Start a cell when there is room for it, unless none is started any more."""
+        (self.report.left if self.closed else self.pending).append(cell)
 
     def _done(self, cell: Cell) -> None:
         self.monitor.end(cell, "")
@@ -336,7 +347,7 @@ class Coordinator:
                 attempt = cell.last_attempt() or {}
                 self._failed(cell, str(attempt.get("outcome")), str(attempt.get("message")))
             else:
-                self.pending.append(cell)
+                self._queue(cell)
 
     def _check_stall(self, cell: Cell, handle: Any, before: int) -> None:
         """End a cell that shows no sign of life."""
@@ -382,7 +393,7 @@ def _record(cell: Cell, before: int, ending: Ending) -> None:
     """Write down how a process ended that could not do so itself, and take its claim away."""
     attempts = attempt_folders(cell.folder)
     if len(attempts) > before and read_attempt(attempts[-1]) is None and ending.code != BUSY:
-        if ending.code == 74:
+        if ending.code == EXIT[Outcome.DISK_FULL]:
             write_attempt(
                 attempts[-1],
                 Outcome.DISK_FULL,

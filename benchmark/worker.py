@@ -46,7 +46,11 @@ def run_cell(
         log: send what is printed, the traceback included, to the attempt's ``log.txt``.
     """
     cell, stop = Cell(folder), StopFlag() if stop is None else stop
-    ident = cell.take()
+    try:
+        ident = cell.take()
+    except OSError as error:  # a full disk, or a folder that may only be read; there is no attempt to tell it
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return str(outcome_of(error))
     if ident is None:
         return "busy"
     attempt: Path | None = None
@@ -74,6 +78,8 @@ def run_cell(
                     traceback.print_exc()
     except OSError as error:
         outcome, message = outcome_of(error), f"{type(error).__name__}: {error}"
+        if attempt is None:
+            print(message, file=sys.stderr)
     finally:
         if attempt is not None and claims.holds(folder, ident):
             write_attempt(

@@ -1,0 +1,117 @@
+"""What the coordinator makes of endings that leave no record, with an engine that plays them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from multirater.benchmark import claims, policy
+from multirater.benchmark.attempts import BUSY, EXIT, Outcome
+from multirater.benchmark.cell import Cell, open_results
+from multirater.benchmark.executors import Ending, Executor, Resources
+from multirater.benchmark.monitor import Monitor
+from multirater.benchmark.runner import Coordinator, Report, Settings
+from multirater.benchmark.worker import run_cell
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class Played(Executor):
+    """Each cell ends as the first of its endings that is left; the last one is repeated."""
+
+    name = "played"
+
+    def __init__(self, endings: dict[str, list[Ending]], jobs: int) -> None:
+        self.endings, self.jobs = endings, jobs
+        self.started: list[str] = []
+
+    def capacity(self, resources):
+        return self.jobs
+
+    def submit(self, cells, resources):
+        self.started += [cell.folder.name for cell in cells]
+        return [cell.folder.name for cell in cells]
+
+    def alive(self, handle):
+        return False
+
+    def ended(self, handle):
+        left = self.endings[handle]
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    def cancel(self, handles, kill=False):
+        raise AssertionError("nothing runs")
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> list[Cell]:
+    """Three planned cells that nobody has tried."""
+    results = open_results(tmp_path / "results", create=True)
+    spec = {
+        "schema": {"name": "cell", "version": 1}, "method": {"name": "m"}, "dataset": {"name": "d"}, "seed": 0,
+        "preset": "smoke", "eval_key": "e" * 64, "train_key": "t" * 64,
+    }  # fmt: skip
+    return [Cell.plan(results, {**spec, "fold": fold}) for fold in range(3)]
+
+
+def coordinate(cells: list[Cell], *endings: Ending | list[Ending], jobs: int = 1, **settings) -> tuple[Report, Played]:
+    played = {c.folder.name: e if isinstance(e, list) else [e] for c, e in zip(cells, endings, strict=True)}
+    engine = Played(played, jobs)
+    results = cells[0].folder.parents[3]
+    report = Report(results, cells)
+    resources = Resources(results, jobs=jobs)
+    Coordinator(report, Monitor(quiet=True), engine, Settings(**settings), resources, cells, len(cells)).run()
+    return report, engine
+
+
+def test_a_disk_that_is_full_before_an_attempt_starts_no_new_cells(cells, monkeypatch):
+    monkeypatch.setattr(policy, "disk_is_full", lambda results: True)
+    ending = Ending(code=EXIT[Outcome.DISK_FULL], words=f"OSError: {FULL}")
+    report, engine = coordinate(cells, ending, ending, ending)
+    assert report.failed == [(cells[0], f"disk_full: OSError: {FULL}")]
+    assert report.left == cells[1:]
+    assert engine.started == [cells[0].folder.name]
+    assert report.exit_code == 1
+
+
+def test_a_full_disk_is_seen_behind_any_failure(cells, monkeypatch):
+    monkeypatch.setattr(policy, "disk_is_full", lambda results: True)
+    report, engine = coordinate(cells, *[Ending(signal=signal.SIGKILL)] * 3)  # it would be tried again
+    assert [cell for cell, _ in report.failed] == cells[:1]
+    assert report.left == cells[1:]
+    assert len(engine.started) == 1
+
+
+def test_nothing_is_started_again_after_the_first_failure_of_a_run_that_fails_fast(cells):
+    """The second cell was held by somebody who let go of it, the third was killed: both would be tried again."""
+    endings = [Ending(code=1, words="ValueError: no"), Ending(code=BUSY), Ending(signal=signal.SIGKILL)]
+    report, engine = coordinate(cells, *endings, jobs=3, fail_fast=True)
+    assert sorted(engine.started) == [cell.folder.name for cell in cells]
+    assert [cell for cell, _ in report.failed] == [cells[0], cells[2]]
+    assert report.left == cells[1:2]
+
+
+def test_a_cell_whose_claim_cannot_be_written_ends_as_a_full_disk(cells, monkeypatch, capfd):
+    def full(*arguments):
+        raise FULL
+
+    monkeypatch.setattr(claims, "_create", full)
+    assert run_cell(cells[0].folder) == "disk_full"
+    assert str(FULL) in capfd.readouterr().err
+
+
+def test_a_cell_whose_attempt_cannot_be_written_ends_as_a_full_disk(cells, monkeypatch, capfd):
+    make = Path.mkdir
+
+    def full(path, *arguments, **named):
+        if "attempts" in path.parts:
+            raise FULL
+        make(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    assert run_cell(cells[0].folder) == "disk_full"
+    assert str(FULL) in capfd.readouterr().err
+    assert cells[0].claim() is None
