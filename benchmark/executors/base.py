@@ -11,6 +11,8 @@ from typing import Any
 
 from ..cell import Cell
 
+SIGNAL_DELAY = 120  # seconds before the time limit at which SLURM warns
+
 
 @dataclass(frozen=True)
 class Resources:

@@ -15,10 +15,9 @@ from typing import Any
 from ...core.errors import UserError
 from ...core.files import write_text
 from ..cell import Cell
-from .base import Executor, Resources
+from .base import SIGNAL_DELAY, Executor, Resources
 
 ARRAY = 1000  # tasks of an array that every SLURM takes (MaxArraySize is 1001 by default)
-SIGNAL_DELAY = 120  # seconds before the time limit at which SLURM warns
 
 
 class ScriptExecutor(Executor):
@@ -86,6 +85,7 @@ def sbatch_array(cells: Sequence[Cell], resources: Resources) -> str:
         "cpus-per-task": resources.threads,
         "time": resources.minutes,
         "mem": None if resources.memory_gb is None else f"{int(resources.memory_gb * 1024)}M",
+        "gpus-per-node": 1 if resources.device == "cuda" else None,
         "open-mode": "append",
         "signal": f"B:USR1@{SIGNAL_DELAY}",
         "output": logs / "%A_%a.log",

@@ -21,13 +21,13 @@ from ...core.errors import UserError
 from ...core.files import read_json, write_json
 from .. import squeue
 from ..cell import Cell
-from .base import Executor, Resources
+from ..estimates import MARGIN
+from .base import SIGNAL_DELAY, Executor, Resources
 from .slurm_job import CellJob
 
 SHORT, PACK, MOST = 600.0, 1800.0, 50  # cells shorter than SHORT seconds share jobs of up to PACK seconds or MOST cells
 TIMEOUTS = 1000  # time limits that submitit lets a job pass; the cell's own rule (no progress) ends it before
 MINUTES = 720
-SIGNAL_DELAY = 120  # seconds between the warning and the time limit
 
 
 @dataclass
@@ -143,12 +143,13 @@ def parameters(resources: Resources) -> dict[str, Any]:
 
 
 def grouped(cells: Sequence[Cell], resources: Resources) -> list[list[Cell]]:
-    """Cells that share a job: short ones together, others and unknown ones alone."""
+    """Cells that share a job: short ones together as far as its time limit goes, others and unknown ones alone."""
+    room = min(PACK, resources.minutes * 60 / MARGIN) if resources.minutes else PACK
     groups: list[list[Cell]] = []
-    filled = PACK
+    filled = room
     for cell in sorted(cells, key=lambda c: resources.expected.get(c, float("inf"))):
         seconds = resources.expected.get(cell, float("inf"))
-        if groups and seconds < SHORT and filled + seconds <= PACK and len(groups[-1]) < MOST:
+        if groups and seconds < SHORT and filled + seconds <= room and len(groups[-1]) < MOST:
             groups[-1].append(cell)
             filled += seconds
         else:

@@ -44,6 +44,13 @@ def test_short_cells_share_a_job_and_unknown_ones_do_not(tmp_path):
     assert {c for g in groups for c in g} == set(cells)
 
 
+def test_a_shared_job_ends_within_its_time_limit(tmp_path):
+    """15 minutes are 1.5 times 10: three cells of 5 minutes each are as many as two jobs take."""
+    cells = [Cell(tmp_path / str(i)) for i in range(3)]
+    groups = grouped(cells, Resources(tmp_path, minutes=15, expected=dict.fromkeys(cells, 300.0)))
+    assert [len(group) for group in groups] == [2, 1]
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_both_warnings_of_a_scheduler_are_time_limits(number):
     stop = StopFlag()
@@ -65,3 +72,12 @@ def test_scripts_quote_their_paths(tmp_path):
     assert "#SBATCH --array=0-0\n" in text
     assert "#SBATCH --signal=B:USR1@120" in text
     assert "#SBATCH --time=30" in text
+    assert "gpus" not in text
+
+
+def test_a_script_asks_for_a_gpu_where_cells_need_one(tmp_path):
+    cell = Cell(tmp_path / "m" / "d" / "f0-s0-abc")
+    text = sbatch_array([cell], Resources(tmp_path, device="cuda"))
+    assert "#SBATCH --gpus-per-node=1\n" in text
+    text = sbatch_array([cell], Resources(tmp_path, device="cuda", options={"gpus_per_node": "a100:1"}))
+    assert "#SBATCH --gpus-per-node=a100:1\n" in text
