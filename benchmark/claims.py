@@ -23,6 +23,7 @@ from typing import Any
 
 OWNER = ("host", "pid", "started")
 LOST_SECONDS = 3600.0  # without a sign of life from another host; MULTIRATER_LOST_SECONDS sets it
+_STAT = ("time", "uid")  # what `read_claim` says of the file beside its content
 _NEW = 60.0  # seconds in which an empty claim is one that is being written
 
 
@@ -42,10 +43,10 @@ def job_id() -> str | None:
 
 
 def read_claim(path: str | Path) -> dict[str, Any] | None:
-    """A claim with the time of its owner's last sign of life; None if there is none."""
+    """A claim with the time of its owner's last sign of life and the user who made it; None if there is none."""
     try:
         with open(path, encoding="utf-8") as stream:
-            text, touched = stream.read(), os.fstat(stream.fileno()).st_mtime
+            text, stat = stream.read(), os.fstat(stream.fileno())
     except FileNotFoundError:
         return None
     try:
@@ -54,15 +55,15 @@ def read_claim(path: str | Path) -> dict[str, Any] | None:
         found = None
     # Damaged: an owner that is not alive; unless it was created this minute and is only being written.
     if not isinstance(found, dict):
-        return {"time": touched, "writing": not text and time.time() - touched < _NEW}
-    return {**found, "time": touched}
+        found = {"writing": not text and time.time() - stat.st_mtime < _NEW}
+    return {**found, "time": stat.st_mtime, "uid": stat.st_uid}
 
 
 def owner_alive(claim: Mapping[str, Any], limit: float | None = None) -> bool:
     """Whether the claiming process still lives.
 
-    On this host by its process id and start time; elsewhere by the scheduler if it is a SLURM job, and else by its last
-    sign of life.
+    On this host by its process id and start time; elsewhere by the scheduler if it is a SLURM job of this user that the
+    queue can know of, and else by its last sign of life.
 
     Args:
         claim: as `read_claim` returns it.
@@ -79,10 +80,13 @@ def owner_alive(claim: Mapping[str, Any], limit: float | None = None) -> bool:
             return abs(psutil.Process(claim["pid"]).create_time() - claim["started"]) < 1
         except psutil.NoSuchProcess:
             return False
-    if claim.get("job"):
+    # The queue is asked for one's own jobs only: others' are judged by their sign of life.
+    if claim.get("job") and claim.get("uid") in (None, os.getuid()):
         from .squeue import jobs
 
-        listed = jobs()
+        # An answer from before the claim knows nothing of its job.
+        taken = claim.get("taken")
+        listed = jobs(newer_than=None if taken is None else time.monotonic() - (time.time() - taken))
         if listed is not None:
             return str(claim["job"]) in listed
     if limit is None:
@@ -119,7 +123,7 @@ def note(folder: Path, ident: str, **facts: Any) -> None:
     found = read_claim(path)
     if found is None or found.get("id") != ident:
         return
-    found.pop("time")
+    found = {k: v for k, v in found.items() if k not in _STAT}
     temporary = path.with_name(f".claim.{uuid.uuid4().hex[:12]}.tmp")
     with contextlib.suppress(OSError):
         temporary.write_text(json.dumps({**found, **facts}))
@@ -190,7 +194,7 @@ def _name(claim: Mapping[str, Any]) -> str:
     """What a marker calls a claim: its identity, or a hash of what a damaged or older one says."""
     if claim.get("id"):
         return str(claim["id"])
-    parts = {k: v for k, v in claim.items() if k not in ("writing",)}
+    parts = {k: v for k, v in claim.items() if k not in ("writing", "uid")}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

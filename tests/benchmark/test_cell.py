@@ -131,6 +131,34 @@ def test_an_owner_on_another_host_lives_while_it_shows_signs_of_life(tmp_path, m
     claims.owner.cache_clear()
 
 
+def test_the_queue_is_asked_only_for_what_it_can_know(tmp_path, monkeypatch):
+    """Its answer may be half a minute old, and shows this user's jobs alone."""
+    cell = Cell.plan(tmp_path, spec())
+    path = cell.folder / "claim.json"
+    monkeypatch.setattr(squeue, "_ask", lambda: {})
+    monkeypatch.setattr(squeue, "_last", (float("-inf"), None))
+    claim = {"host": "elsewhere", "pid": 1, "started": 1.0, "id": "x", "job": "7", "taken": time.time() - 9}
+    path.write_text(json.dumps(claim))
+    assert cell.state() is State.LOST  # asked now, and the job has been there for nine seconds
+    path.write_text(json.dumps({**claim, "taken": time.time()}))  # begun since
+    assert cell.state() is State.RUNNING
+    path.write_text(json.dumps(claim))
+    uid = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)  # a colleague looks at it
+    assert cell.state() is State.RUNNING
+    os.utime(path, (time.time() - 4000,) * 2)
+    assert cell.state() is State.LOST
+
+
+def test_facts_are_added_to_a_claim_and_nothing_else(tmp_path):
+    cell = Cell.plan(tmp_path, spec())
+    ident = cell.take()
+    path = cell.folder / "claim.json"
+    before = json.loads(path.read_text())
+    claims.note(cell.folder, ident, attempt=3)
+    assert json.loads(path.read_text()) == {**before, "attempt": 3}
+
+
 def test_who_was_given_up_for_dead_stops(tmp_path):
     cell = Cell.plan(tmp_path, spec())
     ident = cell.take()
