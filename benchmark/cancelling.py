@@ -46,12 +46,16 @@ def cancel(results: Path, kill: bool = False) -> Cancelled:
         if one.state != State.RUNNING:
             continue
         claim = read_claim(results / "cells" / one.path / "claim.json") or {}
-        if claim.get("job"):
-            jobs.add(str(claim["job"]))
-        elif claim.get("host") == socket.gethostname():
+        job = str(claim["job"]) if claim.get("job") else None
+        if job in jobs:
+            continue
+        if claim.get("host") == socket.gethostname():
+            # Before its job, which may be an allocation in which somebody runs cells beside other things.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(claim["pid"]), signal.SIGKILL if kill else signal.SIGTERM)
                 done.processes.append(one.path)
+        elif job is not None:
+            jobs.add(job)
         else:
             done.elsewhere.append((one.path, str(claim.get("host"))))
     if jobs:
