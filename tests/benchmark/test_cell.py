@@ -135,7 +135,7 @@ def test_the_queue_is_asked_only_for_what_it_can_know(tmp_path, monkeypatch):
     """Its answer may be half a minute old, and shows this user's jobs alone."""
     cell = Cell.plan(tmp_path, spec())
     path = cell.folder / "claim.json"
-    monkeypatch.setattr(squeue, "_ask", lambda: {})
+    monkeypatch.setattr(squeue, "_ask", dict)
     monkeypatch.setattr(squeue, "_last", (float("-inf"), None))
     claim = {"host": "elsewhere", "pid": 1, "started": 1.0, "id": "x", "job": "7", "taken": time.time() - 9}
     path.write_text(json.dumps(claim))
