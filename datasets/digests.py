@@ -31,7 +31,7 @@ def file_digests(paths: Sequence[Path]) -> dict[Path, str]:
         known = read_json(memory) if memory.is_file() else {}
     except UserError:
         known = {}
-    stamps = {path: _stamp(path) for path in paths}
+    stamps = {path: stamp(path) for path in paths}
     unknown = [p for p in paths if known.get(os.path.abspath(p), [None])[0] != stamps[p]]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         fresh = dict(zip(unknown, pool.map(file_digest, unknown), strict=True))
@@ -45,8 +45,8 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _stamp(path: Path) -> str:
-    """Size and time of change; a missing file is reported by `file_digest`."""
+def stamp(path: Path) -> str:
+    """Size and time of change; empty for a missing file, which is reported when it is read."""
     if not path.exists():
         return ""
     status = path.stat()

@@ -23,12 +23,13 @@ from ..core.errors import UserError
 from ..core.files import read_json, write_json
 from ..core.hashing import digest, key8
 from .contours import load_contours, rasterise
+from .digests import stamp
 from .file_dataset import Decoded, RawCase
 from .lidc_cases import UID_ROOT, NoduleCases, restriction, select_nodules
 from .lidc_personas import persona_masks
 from .nodules import READERS
-from .patterns import natural
-from .simulated_ct import FRAME, HU_RANGE
+from .patterns import files_below, natural
+from .simulated_ct import FRAME, HU_RANGE, unit_of_hu
 
 _TOLERANCE = 0.1  # mm between the z of an outline and of its slice
 _TAGS = ["Modality", "SeriesInstanceUID", "ImagePositionPatient", "PixelSpacing"]
@@ -95,12 +96,11 @@ class DicomCases:
         (top, left), (height, width) = crop.cases.corner, units.shape
         rows, columns = slice(max(top, 0), min(top + FRAME, height)), slice(max(left, 0), min(left + FRAME, width))
         image[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = units[rows, columns]
-        image = np.clip((np.clip(image, *HU_RANGE) + 1000) / 1400, 0, 1).astype(np.float32)
         masks = crop.cases.masks()[:, crop.index]
         if self.identity == "persona":
             stream = scene.stream("personas", nodule=scene.nodule, slice=scene.first_slice + crop.index)
             masks = persona_masks(masks, scene.spacing, stream)
-        return Decoded(image[None], masks.astype(np.uint8), np.ones(READERS, bool), (scene.spacing, scene.spacing))
+        return Decoded(unit_of_hu(image)[None], masks.astype(np.uint8), np.ones(READERS, bool), (scene.spacing, scene.spacing))
 
 
 @lru_cache(maxsize=1)
@@ -148,10 +148,10 @@ def series_below(root: Path, wanted: Iterable[str]) -> dict[str, Slices]:
     fresh: dict[str, Any] = {}
     changed = False
     for folder, names in _folders(root):
-        stamp = digest([[n, (s := (folder / n).stat()).st_size, s.st_mtime_ns] for n in names])
+        now = digest([[name, stamp(folder / name)] for name in names])
         entry = known.get(str(folder))
-        if entry is None or entry["stamp"] != stamp:
-            entry = {"stamp": stamp, "slices": _headers(folder, names, keep)}
+        if entry is None or entry["stamp"] != now:
+            entry = {"stamp": now, "slices": _headers(folder, names, keep)}
             changed = True
         fresh[str(folder)] = entry
         for name, uid, z in entry["slices"]:
@@ -163,11 +163,14 @@ def series_below(root: Path, wanted: Iterable[str]) -> dict[str, Slices]:
 
 
 def _folders(root: Path) -> Iterable[tuple[Path, list[str]]]:
-    for folder, levels, names in os.walk(root, followlinks=False):
-        levels.sort()
-        images = sorted((n for n in names if n.lower().endswith(".dcm") and n[0] != "."), key=natural)
-        if images:
-            yield Path(folder), images
+    """Folders that hold DICOM files, with their names in natural order."""
+    below: dict[Path, list[str]] = defaultdict(list)
+    for relative in files_below(root):
+        if relative.lower().endswith(".dcm"):
+            path = root / relative
+            below[path.parent].append(path.name)
+    for folder in sorted(below):
+        yield folder, sorted(below[folder], key=natural)
 
 
 def _headers(folder: Path, names: list[str], wanted: set[str]) -> list[list[Any]]:

@@ -81,6 +81,11 @@ def simulate(
         128×128 float32 in [0, 1]: HU from -1000 to 400.
     """
     hu = simulate_hu(scene, masks, index, ambiguity, partial_volume)
+    return unit_of_hu(hu)
+
+
+def unit_of_hu(hu: np.ndarray) -> np.ndarray:
+    """HU from -1000 to 400 as float32 in [0, 1], clipped."""
     return np.clip((hu + 1000) / 1400, 0, 1).astype(np.float32)
 
 

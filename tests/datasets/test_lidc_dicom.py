@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import numpy as np
@@ -168,3 +169,18 @@ def test_files_that_are_wrong(tmp_path):
     refused("set dataset.crop, not dataset.size", size=32)
     with pytest.raises(UserError, match=r"identity=group.* of preparation dicom"):
         open_dataset("lidc", root=str(tmp_path), preparation="mm", identity="group")
+
+
+@pytest.mark.parametrize(
+    ("replace", "message"),
+    [
+        (lambda path: path.symlink_to("not/there"), r"1-01\.dcm is damaged or no DICOM file .*; get it again"),
+        (os.mkfifo, r"1-01\.dcm is a pipe or a device, not a file; remove it"),
+    ],
+)
+def test_a_link_to_nothing_and_a_pipe_are_told_not_followed(tmp_path, replace, message):
+    path = one_scan(tmp_path)
+    path.unlink()
+    replace(path)
+    with pytest.raises(UserError, match=message):
+        lidc(tmp_path).prepare()
