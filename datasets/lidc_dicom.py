@@ -100,7 +100,9 @@ class DicomCases:
         if self.identity == "persona":
             stream = scene.stream("personas", nodule=scene.nodule, slice=scene.first_slice + crop.index)
             masks = persona_masks(masks, scene.spacing, stream)
-        return Decoded(unit_of_hu(image)[None], masks.astype(np.uint8), np.ones(READERS, bool), (scene.spacing, scene.spacing))
+        return Decoded(
+            unit_of_hu(image)[None], masks.astype(np.uint8), np.ones(READERS, bool), (scene.spacing, scene.spacing)
+        )
 
 
 @lru_cache(maxsize=1)
@@ -203,6 +205,8 @@ def hounsfield(path: Path) -> tuple[np.ndarray, float]:
         stored = data.pixel_array
         slope, intercept = float(data.RescaleSlope), float(data.RescaleIntercept)
         spacing = float(data.PixelSpacing[0])
+        if not np.isfinite([slope, intercept, spacing]).all():
+            raise ValueError(f"slope {slope:g}, intercept {intercept:g}, spacing {spacing:g}")
     except Exception as error:  # pydicom's decoders raise whatever their libraries do
         detail = " ".join(ascii(str(error))[1:-1].split())[:120]
         raise UserError(f"{path} has no pixels in HU that can be read ({detail}); get the file again") from error

@@ -2,9 +2,13 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
+from dataset_support import little_memory
+from hostile_bytes import malicious
+from multirater.benchmark.cli import main
 from multirater.core.errors import UserError
 from multirater.datasets import open_dataset
 from multirater.datasets.convert import convert_pickles
@@ -107,3 +111,16 @@ def test_faults_are_one_sentence_and_write_nothing(tmp_path, make, message):
     assert "bad.pickle" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.pickle"]
+
+
+@pytest.mark.parametrize("kind", sorted(malicious(Path("x"))))
+def test_convert_executes_nothing(kind, tmp_path, capsys):
+    canary, path = tmp_path / "executed", tmp_path / "evil.pickle"
+    path.write_bytes(malicious(canary)[kind])
+    with little_memory(), pytest.raises(SystemExit) as ended:
+        main(["data", "convert", str(path)])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2, error
+    assert error.count("\n") == 1
+    assert "evil.pickle" in error
+    assert [p.name for p in tmp_path.iterdir()] == ["evil.pickle"]

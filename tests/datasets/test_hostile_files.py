@@ -6,21 +6,19 @@ calls ``multirater prepare`` in this process. The default suite runs a part of t
 
 from __future__ import annotations
 
-import contextlib
-import resource
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache as remembered
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dataset_support import little_memory
 from hostile_layouts import LAYOUTS
-from hostile_mutations import malicious, of_any_file, of_kind
+from hostile_mutations import of_any_file, of_kind
 from multirater.benchmark.cli import main
 
 PART = 6  # the default suite takes one case in so many
-MOST_MEMORY = 1 << 20  # KiB that the process may grow by over all cases
 
 
 def cases() -> list[tuple[str, int]]:
@@ -28,14 +26,8 @@ def cases() -> list[tuple[str, int]]:
     nowhere = Path("nowhere")
     found = []
     for name, layout in LAYOUTS.items():
-        suffix = _suffix(layout.files)
-        found += [(name, i) for i in range(len(of_any_file()) + len(of_kind(name, suffix, nowhere)))]
+        found += [(name, i) for i in range(len(of_any_file()) + len(of_kind(layout.suffix, nowhere)))]
     return found
-
-
-def _suffix(pattern: str) -> str:
-    name = pattern.rsplit("/", 1)[-1]
-    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
 ALL = cases()
@@ -53,18 +45,11 @@ def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     return written_once
 
 
-@contextlib.contextmanager
-def little_memory() -> Iterator[None]:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    yield
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_MEMORY
-
-
 def attack(name: str, number: int, miniature: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> str:
     layout, root, canary = LAYOUTS[name], folder / "data", folder / "executed"
     shutil.copytree(miniature, root)
     files = sorted(root.glob(layout.files))
-    mutation = [*of_any_file(), *of_kind(name, _suffix(layout.files), canary)][number]
+    mutation = [*of_any_file(), *of_kind(layout.suffix, canary)][number]
     target = files[(7 * number) % len(files)]
     mutation.apply(target)
     cache = folder / "cache"
@@ -115,16 +100,3 @@ def test_all(name: str, miniatures: Any, tmp_path: Path, monkeypatch: pytest.Mon
 def test_there_are_more_than_500() -> None:
     assert len(ALL) >= 500
     assert len(LAYOUTS) >= 25
-
-
-@pytest.mark.parametrize("kind", sorted(malicious(Path("x"))))
-def test_convert_executes_nothing(kind: str, tmp_path: Path, capsys: Any) -> None:
-    canary, path = tmp_path / "executed", tmp_path / "evil.pickle"
-    path.write_bytes(malicious(canary)[kind])
-    with little_memory(), pytest.raises(SystemExit) as ended:
-        main(["data", "convert", str(path)])
-    error = capsys.readouterr().err
-    assert ended.value.code == 2, error
-    assert error.count("\n") == 1
-    assert "evil.pickle" in error
-    assert [p.name for p in tmp_path.iterdir()] == ["evil.pickle"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 
@@ -161,6 +162,10 @@ def test_files_that_are_wrong(tmp_path):
     refused(r"1-01\.dcm has no pixels in HU that can be read")
     one_scan(tmp_path, ImagePositionPatient=None)
     refused(r"1-01\.dcm has no ImagePositionPatient")
+    one_scan(tmp_path, RescaleSlope=math.nan)
+    refused(r"1-01\.dcm has no pixels in HU that can be read")
+    one_scan(tmp_path, spacing=math.nan)
+    refused(r"1-01\.dcm has no pixels in HU that can be read .*spacing nan")
     path = one_scan(tmp_path)
     path.write_bytes(path.read_bytes()[:-1000])
     refused(r"1-01\.dcm has no pixels in HU that can be read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,15 @@ import pytest
 from multirater.core.errors import UserError
 from multirater.datasets import open_dataset
 from multirater.datasets.base import Dataset
+
+MOST_MEMORY = 1 << 20  # KiB that the process may grow by over all cases
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_MEMORY
 
 
 @contextmanager

@@ -138,6 +138,11 @@ class Layout:
     options: tuple[str, ...] = ()
     root: str = ""
 
+    @property
+    def suffix(self) -> str:
+        """Of the files to damage."""
+        return ".nii.gz" if self.files.endswith(".nii.gz") else Path(self.files).suffix
+
 
 LAYOUTS = {
     **{
@@ -177,4 +182,7 @@ LAYOUTS = {
         lambda r: writers("test_disc_cup_datasets").refuge(r, count=1), "refuge-mr", "**/*_seg_*.png", ("size=null",)
     ),
     "chaksu": Layout(lambda r: writers("test_disc_cup_datasets").archives(r), "chaksu", "*.zip", ("size=null",)),
+    "lidc dicom": Layout(
+        lambda r: writers("test_lidc_dicom").one_scan(r), "lidc", "**/*.dcm", ("preparation=dicom",)
+    ),
 }  # fmt: skip
