@@ -90,6 +90,8 @@ class _Filler:
             shapes["valid_region"] = (np.bool_, (rows, *size))
         self._check_space(sum(math.prod(shape) * np.dtype(kind).itemsize for kind, shape in shapes.values()))
         self._files = {name: RowFile(folder / f"{name}.npy", *kind) for name, kind in shapes.items()}
+        if not (folder / _PLAN).is_file():  # last: what a kill has left without it is not gone on with
+            write_json(folder / _PLAN, self.plan)
 
     @property
     def files(self) -> list[RowFile]:
@@ -116,15 +118,13 @@ class _Filler:
             other.unlink()
         found = self._decoded[0] = self.data.decode(self.data.cases[0])
         native = [int(n) for n in found.image.shape[-2:]]
-        plan = {
+        return {
             "multirater": __version__,
             "native": native,
             "size": list(self.data.stored_size(native, native, self.data.cases[0])),
             "channels": found.image.shape[-3],
             "regions": found.region is not None,
         }
-        write_json(path, plan)
-        return plan
 
     def _check_space(self, needed: int) -> None:
         """Refuse before anything more is decoded what the disk has no room for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -10,13 +11,18 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
 from .row_files import stored_bytes
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 @contextlib.contextmanager
@@ -42,23 +48,36 @@ def _alone(folder: Path, waiting: Callable[[], None]) -> Iterator[bool]:
     Yields:
         False on a file system without locks: two builds at once then cost time, not truth.
     """
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     path = folder.parent.parent / ".locks" / f"{folder.parent.name}-{folder.name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        waiting()
-        lock.acquire()
-    except NotImplementedError:
+    lock = FileLock(path, fallback_to_soft=False)  # a soft lock would outlive the process that holds it
+    if not _acquired(lock, waiting):
         yield False
         return
     try:
         yield True
     finally:
         lock.release()
+
+
+def _acquired(lock: BaseFileLock, waiting: Callable[[], None]) -> bool:
+    from filelock import Timeout
+
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+    except NotImplementedError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -71,6 +90,18 @@ def checksums(folder: Path) -> dict[str, str]:
                 sha.update(piece)
         found[name] = sha.hexdigest()
     return found
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Rename, unless another process, which no lock kept away, was faster: its result is the same."""
+    try:
+        if not ArrayStore.complete(folder):
+            os.rename(partial, folder)
+            return
+    except OSError:
+        if not ArrayStore.complete(folder):
+            raise
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 class ArrayStore:
@@ -122,16 +153,10 @@ class ArrayStore:
                             os.fsync(stream.fileno())
                     if folder.exists() and not ArrayStore.complete(folder):  # somebody has deleted files in it
                         shutil.rmtree(folder)
-                    if ArrayStore.complete(folder):
+                    _put_in_place(partial, folder)
+                except BaseException as error:
+                    if not (resumes and isinstance(error, KeyboardInterrupt)):
                         shutil.rmtree(partial, ignore_errors=True)
-                    else:
-                        os.rename(partial, folder)
-                except KeyboardInterrupt:
-                    if not resumes:
-                        shutil.rmtree(partial, ignore_errors=True)
-                    raise
-                except BaseException:
-                    shutil.rmtree(partial, ignore_errors=True)
                     raise
         except OSError as error:
             why = (error.strerror or str(error)).lower()

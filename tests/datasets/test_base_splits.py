@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
 import threading
 
 import filelock
@@ -11,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from multirater.core.errors import UserError
+from multirater.datasets import store
 from multirater.datasets.base import Dataset
 from multirater.datasets.splits import make_split, patient_number
 from multirater.datasets.store import ArrayStore
@@ -200,6 +204,34 @@ def test_without_locks_two_builders_do_not_share_files(cache, monkeypatch):
 
     ArrayStore.build(data.cache_folder, other_first)
     assert data.prepared()
+    assert [p.name for p in data.cache_folder.parent.iterdir()] == [data.cache_folder.name]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of Unix")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_prepares_and_leaves_no_lock_behind(cache, monkeypatch, number):
+    import fcntl
+
+    def refuse(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(filelock.SoftFileLock, "acquire", lambda *args, **kwargs: pytest.fail("a soft lock"))
+    assert Tiny().prepare().is_dir()
+
+
+def test_without_locks_the_slower_of_two_renames_uses_the_result_of_the_faster(cache, monkeypatch):
+    monkeypatch.setattr(store, "_acquired", lambda lock, waiting: False)
+    rename = os.rename
+
+    def late(partial, folder):
+        monkeypatch.setattr(os, "rename", rename)
+        Tiny().prepare()
+        rename(partial, folder)
+
+    monkeypatch.setattr(os, "rename", late)
+    data = Tiny()
+    assert data.prepare().is_dir()
     assert [p.name for p in data.cache_folder.parent.iterdir()] == [data.cache_folder.name]
 
 

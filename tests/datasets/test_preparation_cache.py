@@ -129,6 +129,20 @@ def test_what_another_version_has_left_is_not_used(root, cache, monkeypatch):
     assert folder(root).store.masks.max() == 1
 
 
+def test_a_kill_before_the_arrays_are_there_is_forgotten(root, cache, monkeypatch):
+    def killed(path, *shape):
+        path.touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(filling, "RowFile", killed)
+        with pytest.raises(KeyboardInterrupt):
+            folder(root).prepare()
+    assert len(hidden(cache)) == 1
+    assert folder(root).store.masks.max() == 1
+    assert hidden(cache) == []
+
+
 def test_processes_that_prepare_at_once_are_safe(root, cache):
     processes = [start(PREPARE, root) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
