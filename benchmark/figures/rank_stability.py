@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SCHEMES = {"rank": ("s", "ranks of cases, averaged"), "test": ("^", "number of significant defeats")}
+_SCHEMES = {"rank": ("s", "ranks of cases, averaged"), "test": ("^", "number of methods significantly worse")}
 
 
 def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:

@@ -12,8 +12,10 @@ import pytest
 from multirater.benchmark.figures import draw_figures
 from multirater.benchmark.figures.cost import _front
 from multirater.benchmark.figures.latent import _projection
+from multirater.benchmark.figures.rank_stability import draw as draw_rank_stability
 from multirater.benchmark.figures.source import LeftOut
 from multirater.benchmark.figures.style import caption, paper_style, save, short
+from multirater.benchmark.leaderboard import sheets_of
 from multirater.core.errors import UserError
 
 Make = Callable[..., Any]
@@ -108,6 +110,19 @@ def test_rankings_hold_what_was_fabricated(tables: Any, data: Any) -> None:
     share = stability[stability["what"] == "share"].set_index(["metric", "method", "rank"])["value"]
     assert share["dice_soft", "net", 1] == 1
     assert (stability.loc[stability["what"] == "tau", "value"] == 1).all()
+
+
+def test_the_scheme_by_tests_is_named_as_it_ranks(fabricate: Make) -> None:
+    """A method stands by how many others are significantly worse, not by how often it is beaten itself."""
+    f = fabricate()
+    for method, value in (("a", 0.2), ("b", 0.3)):
+        f.cell(method, {"diverse": {"ged": [value + 0.001 * i for i in range(12)]}})
+    (sheet,) = sheets_of(f.results)
+    with paper_style():
+        figure, _ = draw_rank_stability(sheet)
+    said = " ".join(figure.get_supxlabel().split())
+    assert "triangle: number of methods significantly worse" in said
+    assert "defeats" not in said
 
 
 def test_cost_names_whom_nobody_beats(tables: Any) -> None:
