@@ -7,7 +7,7 @@ One row: cells that differ in fold and seed only.
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -231,30 +231,58 @@ def _overrides(cell: StoredCell) -> list[str]:
 
 
 def _labels(configs: dict[str, StoredCell]) -> dict[str, str]:
-    """For each configuration the options that differ between the configurations of its method, or were set by hand."""
-    labels = {}
-    flats = {key: {k: _json(v) for k, v in _flat(cell).items()} for key, cell in configs.items()}
-    siblings = Counter(cell.method for cell in configs.values())
-    for key, cell in configs.items():
-        own = str(cell.spec["method"].get("label") or "")  # what the method wants to be said in any case
-        if cell.method == HUMAN:
-            labels[key] = ""  # nothing that is set changes the readers
-            continue
-        if siblings[cell.method] == 1:  # nothing to tell apart from, but what was set by hand is still said
-            labels[key] = ", ".join(filter(None, [own, *_overrides(cell)]))
-            continue
-        others = [flats[k] for k, c in configs.items() if c.method == cell.method]
-        names = sorted({name for flat in others for name in flat})
-        # A stage's budget repeats the general one unless it was set apart.
-        differing = [n for n in names if len({flat.get(n) for flat in others}) > 1]
-        general = {
-            n.rpartition(".")[2] for n in differing if n.startswith("train.") and not n.startswith("train.stage.")
-        }
-        differing = [n for n in differing if not (n.startswith("train.stage.") and n.rpartition(".")[2] in general)]
-        shown = [f"{n}={flats[key].get(n, 'none').strip(chr(34))}" for n in differing[:_MOST_DIFFERENCES]]
-        more = len(differing) - len(shown)
-        labels[key] = ", ".join(filter(None, [own, *shown])) + (f" and {more} more" if more else "")
+    """For each configuration the options that differ between the configurations of its method, or were set by hand.
+
+    No two configurations of a method get the same label.
+    """
+    labels: dict[str, str] = {}
+    for method in dict.fromkeys(cell.method for cell in configs.values()):
+        cells = {key: cell for key, cell in configs.items() if cell.method == method}
+        if method == HUMAN:  # nothing that is set changes the readers
+            said = dict.fromkeys(cells, "")
+        elif len(cells) == 1:  # nothing to tell apart from, but what was set by hand is still said
+            said = {key: ", ".join(_overrides(cell)) for key, cell in cells.items()}
+        else:
+            said = _differences({key: {n: _json(v) for n, v in _flat(cell).items()} for key, cell in cells.items()})
+        for key, cell in cells.items():
+            own = "" if method == HUMAN else str(cell.spec["method"].get("label") or "")  # said in any case
+            labels[key] = ", ".join(filter(None, [own, said[key]]))
     return labels
+
+
+def _differences(flats: dict[str, dict[str, str]]) -> dict[str, str]:
+    """What tells each of several configurations from the others: ``a=1, b=2``."""
+    names = sorted({name for flat in flats.values() for name in flat})
+    differing = [n for n in names if len({flat.get(n) for flat in flats.values()}) > 1]
+    # A stage's budget repeats the general one unless it was set apart.
+    general = {n.rpartition(".")[2] for n in differing if n.startswith("train.") and not n.startswith("train.stage.")}
+    first = [n for n in differing if not (n.startswith("train.stage.") and n.rpartition(".")[2] in general)]
+    shown = _telling(flats, [*first, *differing], first[:_MOST_DIFFERENCES])
+    texts = {n: _texts(n, flats) for n in differing}
+    labels = {}
+    for key, chosen in shown.items():
+        more = len(set(first) - set(chosen))
+        labels[key] = ", ".join(f"{n}={texts[n][key]}" for n in chosen) + (f" and {more} more" if more else "")
+    return labels
+
+
+def _telling(flats: dict[str, dict[str, str]], names: list[str], shown: list[str]) -> dict[str, list[str]]:
+    """The options to show of each configuration: those in `shown`, and more of `names` where these are alike."""
+    alike: dict[tuple[str | None, ...], dict[str, dict[str, str]]] = defaultdict(dict)
+    for key, flat in flats.items():
+        alike[tuple(flat.get(n) for n in shown)][key] = flat
+    found: dict[str, list[str]] = {}
+    for part in alike.values():
+        next_one = next((n for n in names if len({flat.get(n) for flat in part.values()}) > 1), None)
+        found |= dict.fromkeys(part, shown) if next_one is None else _telling(part, names, [*shown, next_one])
+    return found
+
+
+def _texts(name: str, flats: dict[str, dict[str, str]]) -> dict[str, str]:
+    """An option's values as a label says them; in quotes only where ``1`` and ``"1"`` would look alike."""
+    exact = {key: flat.get(name, "none") for key, flat in flats.items()}
+    plain = {key: value.strip('"') for key, value in exact.items()}
+    return plain if len(set(plain.values())) == len(set(exact.values())) else exact
 
 
 def _json(value: Any) -> str:

@@ -354,9 +354,7 @@ def _competing(sheet: Sheet, metric: str, track: Track, at_s: bool, left_out: di
 def _names(sheet: Sheet, lines: Sequence[Line]) -> tuple[str, ...]:
     """Unique names: the output is added where a row competes twice."""
     rows = [line.row for line in lines]
-    names = [sheet.row(line).name + (f" · {line.output}" if rows.count(line.row) > 1 else "") for line in lines]
-    # Two configurations whose labels were cut to the same text are still two.
-    return tuple(n if names.count(n) == 1 else f"{n} #{names[:i].count(n) + 1}" for i, n in enumerate(names))
+    return tuple(sheet.row(line).name + (f" · {line.output}" if rows.count(line.row) > 1 else "") for line in lines)
 
 
 def _positions(having: Sequence[str], wanted: Sequence[str]) -> list[int]:

@@ -181,6 +181,28 @@ def test_equal_configurations_keep_names_apart(fabricate: Callable[..., Any]) ->
     assert both.names == found.names
 
 
+def test_configurations_that_differ_in_a_fourth_option_only_are_told_apart(fabricate: Callable[..., Any]) -> None:
+    f = fabricate()
+    for i, (d, e) in enumerate([(1, 1), (2, 1), (2, 2)]):
+        f.cell("a", {"diverse": {"ged": around(0.2 + i / 10)}}, options={"a": 1, "b": 1, "c": 1, "d": d, "e": e})
+    f.cell("a", {"diverse": {"ged": around(0.5)}}, options={"a": 2, "b": 2, "c": 2, "d": 2, "e": 2})
+    f.cell("b", {"diverse": {"ged": around(0.6)}}, options={"a": 1})
+    f.cell("b", {"diverse": {"ged": around(0.7)}}, options={"a": "1"})
+    names = [row.name for row in sheet_of(f).group.rows]
+    first = "method.a=1, method.b=1, method.c=1"
+    assert sorted(names) == sorted(
+        [
+            f"a ({first}, method.d=1 and 1 more)",
+            f"a ({first}, method.d=2, method.e=1)",
+            f"a ({first}, method.d=2, method.e=2)",
+            "a (method.a=2, method.b=2, method.c=2 and 2 more)",
+            "b (method.a=1)",
+            'b (method.a="1")',
+        ]
+    )
+    assert set(ranked(sheet_of(f), "ged").names) == set(names)
+
+
 def test_the_best_against_all_others_is_a_part_of_all_pairs(fabricate: Callable[..., Any]) -> None:
     f = fabricate()
     for i, method in enumerate("abcd"):
