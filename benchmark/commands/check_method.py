@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option
+from .options import json_option, list_option, names
 
 if TYPE_CHECKING:
     from ..contract import Check
@@ -27,11 +27,13 @@ _STYLES = {"pass": "green", "fail": "bold red", "skip": "dim"}
     help="Override an option under method (or train, as train.lr).",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--only", default="", metavar="A,B", help="Comma list of checks; those they need run as well.")
+@list_option("--only", metavar="A,B", help="Comma list of checks; those they need run as well.")
 @click.option("--size", type=click.IntRange(32), default=64, show_default=True, help="Side of the made images.")
 @click.option("--traceback", "traces", is_flag=True, help="Print the traceback of every check that an error ended.")
 @json_option("Print as JSON: the method, counts and a list of checks.")
-def command(name: str, sets: tuple[str, ...], device: str, only: str, size: int, traces: bool, as_json: bool) -> int:
+def command(
+    name: str, sets: tuple[str, ...], device: str, only: str | None, size: int, traces: bool, as_json: bool
+) -> int:
     """Check a method against the contract of docs/adding-a-method.md: what it claims, it does.
 
     Runs on made data with the options of the method's smoke preset, seconds a check; third-party methods are found by
@@ -43,7 +45,7 @@ def command(name: str, sets: tuple[str, ...], device: str, only: str, size: int,
     from ..contract import check_method
 
     overrides = parse_sets(sets, ("method", "train"), default="method")
-    wanted = [check.strip() for check in only.split(",") if check.strip()] or None
+    wanted = names(only) or None
     with Console(stderr=True).status("checking") as status, redirect_stdout(sys.stderr):  # stdout is the answer
         checks = check_method(
             name,

@@ -7,26 +7,25 @@ from pathlib import Path
 
 import click
 
-from .options import json_option, results_option
+from .options import json_option, list_option, names, results_option
 
 
 @click.command("compare")
 @click.argument("a")
 @click.argument("b")
 @results_option
-@click.option("--metrics", default="", help="Comma list of metric ids; default: the primary metrics of all tracks.")
+@list_option("--metrics", help="Comma list of metric ids; default: the primary metrics of all tracks.")
 @click.option("--dataset", default="", help="Only the tables of this data set.")
 @click.option("--picture/--no-picture", default=True, help="Draw the comparison under derived/compare.")
 @json_option()
-def command(a: str, b: str, results: Path, metrics: str, dataset: str, picture: bool, as_json: bool) -> int:
+def command(a: str, b: str, results: Path, metrics: str | None, dataset: str, picture: bool, as_json: bool) -> int:
     """Compare two methods or outputs, case by case.
 
     A and B are METHOD, METHOD/OUTPUT (dpersona/levels, human/oracle) or a row's name as the tables show it.
     """
     from ..compare import compare
 
-    chosen = [metric.strip() for metric in metrics.split(",") if metric.strip()]
-    found, reasons = compare(results, a, b, chosen, dataset)
+    found, reasons = compare(results, a, b, names(metrics), dataset)
     paths: list[Path] = []
     if picture:
         from ..compare_picture import draw_comparisons

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from .options import results_option
+from .options import list_option, names, results_option
 
 
 @click.command("export")
 @click.argument("file", type=click.Path(path_type=Path))
 @results_option
-@click.option("--method", "-m", help="Comma list: only these methods.")
+@list_option("--method", "-m", help="Comma list: only these methods.")
 @click.option("--with-ids", is_flag=True, help="Case and patient ids as they are, instead of hashes.")
 @click.option("--with-images", is_flag=True, help="Also stored predictions (needs --with-ids).")
 def command(file: Path, results: Path, method: str | None, with_ids: bool, with_images: bool) -> int:
@@ -22,7 +22,7 @@ def command(file: Path, results: Path, method: str | None, with_ids: bool, with_
     """
     from ..bundles import export
 
-    methods = None if method is None else [m.strip() for m in method.split(",") if m.strip()]
+    methods = None if method is None else names(method)
     shared = export(results, file, methods, with_ids, with_images)
     click.echo(f"{len(shared)} cells in {file} ({file.stat().st_size / 1e6:.1f} MB)")
     return 0

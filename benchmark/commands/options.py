@@ -15,6 +15,11 @@ from ...core.overrides import parse_sets
 OVERWRITE = ("missing", "failed", "outdated", "all", "never")
 
 
+def names(text: str | None) -> list[str]:
+    """``"a, b"`` as its parts; what is empty does not count."""
+    return [name for part in (text or "").split(",") if (name := part.strip())]
+
+
 def numbers(text: str, option: str) -> list[int]:
     """``"0,1,2"`` as integers."""
     try:
@@ -24,6 +29,19 @@ def numbers(text: str, option: str) -> list[int]:
     if min(found) < 0:
         raise UserError(f"{option} {text!r} is not a list of whole numbers; give for example {option} 0,1,2")
     return found
+
+
+def list_option(*declarations: str, default: str | None = None, **others: Any) -> Callable[[Any], Any]:
+    """An option that takes a comma list; given several times, its lists add up to one."""
+    start = {} if default is None else {"default": [default]}
+    return click.option(*declarations, multiple=True, callback=_added, **start, **others)
+
+
+def _added(context: click.Context, option: click.Parameter, lists: tuple[Any, ...]) -> Any:
+    """All lists as one: texts as a text, lists that a type has read as a list; None if there are none."""
+    if not lists:
+        return None
+    return ",".join(lists) if isinstance(lists[0], str) else [item for one in lists for item in one]
 
 
 def _several(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -56,13 +74,13 @@ dataset_options = _several(
 )
 
 _cell_options = _several(
-    click.option("--method", "-m", required=True, help="Comma list of methods, or `all`."),
+    list_option("--method", "-m", required=True, help="Comma list of methods, or `all`."),
     click.option("--dataset", "-d", default="lidc-contours", show_default=True),
     click.option("--preset", "-p", default="quick", show_default=True, help="smoke, quick or paper."),
-    click.option(
+    list_option(
         "--fold", default="0", show_default=True, help="Comma list of folds, or `all` (every fold of the split)."
     ),
-    click.option("--seed", default="0", show_default=True, help="Comma list of seeds."),
+    list_option("--seed", default="0", show_default=True, help="Comma list of seeds."),
     click.option(
         "--set", "sets", multiple=True, metavar="A.B=C", help="Override an option under dataset, method, train, eval."
     ),
@@ -74,7 +92,7 @@ engine_options = _several(
     click.option("--jobs", type=click.IntRange(1), help="Cells at the same time (default: 1, or one a GPU slot)."),
     click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads a cell (default: cores / jobs)."),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-    click.option("--gpus", metavar="0,1", help="local: the GPUs that may be used, one cell each."),
+    list_option("--gpus", metavar="0,1", help="local: the GPUs that may be used, one cell each."),
     click.option("--per-gpu", type=click.IntRange(1), default=1, show_default=True, help="local: cells a GPU."),
     click.option("--time", "minutes", type=click.IntRange(1), help="Time limit of a job in minutes."),
     click.option("--memory", "memory_gb", type=click.FloatRange(0.1), help="Memory of a job in GB."),
@@ -101,7 +119,7 @@ engine_options = _several(
 def _request(method: str, dataset: str, preset: str, fold: str, seed: str, sets: tuple[str, ...]) -> dict[str, Any]:
     """The first arguments of `run` and `plan`."""
     return {
-        "methods": [m.strip() for m in method.split(",") if m.strip()],
+        "methods": names(method),
         "dataset": dataset,
         "preset": preset,
         "folds": None if fold == "all" else numbers(fold, "--fold"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import json_option
+from .options import json_option, list_option, names
 
 
 @click.command("predict")
@@ -15,9 +15,7 @@ from .options import json_option
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("predictions"), show_default=True)
 @click.option("--samples", type=click.IntRange(min=1), help="Number of samples; default: as the cell was evaluated.")
-@click.option(
-    "--format", "form", default="", help="Comma list of nifti, png, npz; default: by the kind of image, and npz."
-)
+@list_option("--format", "form", help="Comma list of nifti, png, npz; default: by the kind of image, and npz.")
 @click.option("--window", nargs=2, type=float, help="Grey values that become 0 and 1, such as -1000 400.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--stretch", is_flag=True, help="Allow images of another shape than the cell's.")
@@ -28,7 +26,7 @@ def command(
     images: tuple[Path, ...],
     out: Path,
     samples: int | None,
-    form: str,
+    form: str | None,
     window: tuple[float, float] | None,
     seed: int,
     stretch: bool,
@@ -42,10 +40,9 @@ def command(
     """
     from ..predict_files import predict_files
 
-    chosen = [f.strip() for f in form.split(",") if f.strip()]
     tick = (lambda folder: None) if as_json else click.echo
     folders = predict_files(
-        cell, images, out, n_samples=samples, formats=chosen, window=window or None, seed=seed, stretch=stretch,
+        cell, images, out, n_samples=samples, formats=names(form), window=window or None, seed=seed, stretch=stretch,
         device=device, tick=tick,
     )  # fmt: skip
     if as_json:

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from .options import engine_options, json_option, results_option, settings
+from .options import engine_options, json_option, list_option, names, results_option, settings
 
 
 @click.command("retry")
 @results_option
-@click.option("--method", "-m", help="Comma list: only these methods.")
+@list_option("--method", "-m", help="Comma list: only these methods.")
 @click.option("--failed", is_flag=True, help="Only cells that failed; default: also lost and unfinished ones.")
 @engine_options
 @click.option("--figures/--no-figures", default=True, show_default=True, help="Draw the figures at the end.")
@@ -29,7 +29,7 @@ def command(results: Path, method: str | None, failed: bool, figures: bool, as_j
     from ..runner import Settings, execute
     from ..states import scan
 
-    wanted = None if method is None else {m.strip() for m in method.split(",")}
+    wanted = None if method is None else names(method)
     chosen = []
     for one in scan(results):
         if wanted is not None and one.facts["method"] not in wanted:

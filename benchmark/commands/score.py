@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...core.errors import UserError
-from .options import json_option
+from .options import json_option, list_option, names
 
 if TYPE_CHECKING:
     from ..score import Source
@@ -46,9 +46,9 @@ class Numbers(click.ParamType):
 @click.option(
     "--variant", default="canonical", metavar="V|all", help="Convention of a released code, or all side by side."
 )
-@click.option("--metrics", metavar="A,B", help="Metric ids; default: all that the inputs allow.")
-@click.option("--classes", type=Numbers(int, "1,2,3"), metavar="1,2", help="Labels to evaluate; masks are class maps.")
-@click.option("--spacing", type=Numbers(float, "1,0.5"), metavar="Y,X", help="Millimetres per pixel of each axis.")
+@list_option("--metrics", metavar="A,B", help="Metric ids; default: all that the inputs allow.")
+@list_option("--classes", type=Numbers(int, "1,2,3"), metavar="1,2", help="Labels to evaluate; masks are class maps.")
+@list_option("--spacing", type=Numbers(float, "1,0.5"), metavar="Y,X", help="Millimetres per pixel of each axis.")
 @click.option("--spatial-dims", type=click.IntRange(2, 3), default=2, show_default=True, help="3 for volumes.")
 @json_option("Print per-case values and summaries as JSON; undefined is null.")
 @click.option("--csv", "case_csv", type=_OUTPUT, metavar="FILE", help="Write the values of every case, a row each.")
@@ -106,7 +106,7 @@ def command(
 
     if variant != "all":
         variant_summary(variant)  # an unknown name ends here
-    wanted = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
+    wanted = None if metrics is None else names(metrics)
     if wanted is not None and not wanted:
         raise UserError(f"--metrics {metrics!r} names no metric; give ids such as ged,dice_soft")
     for name in split_pooled(wanted)[0] or ():
