@@ -33,7 +33,7 @@ def numbers(text: str, option: str) -> list[int]:
 
 def list_option(*declarations: str, default: str | None = None, **others: Any) -> Callable[[Any], Any]:
     """An option that takes a comma list; given several times, its lists add up to one."""
-    start = {} if default is None else {"default": [default]}
+    start: dict[str, Any] = {} if default is None else {"default": [default]}
     return click.option(*declarations, multiple=True, callback=_added, **start, **others)
 
 
