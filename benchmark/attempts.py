@@ -68,6 +68,19 @@ def attempt_folders(folder: Path) -> list[Path]:
     return [folder / "attempts" / str(number) for number in sorted(names)]
 
 
+def new_attempt(folder: Path) -> Path:
+    """The next numbered folder below ``attempts/``."""
+    number = max((int(attempt.name) for attempt in attempt_folders(folder)), default=0) + 1
+    while True:
+        made = folder / "attempts" / str(number)
+        try:
+            made.mkdir(parents=True)
+        except FileExistsError:  # another process was quicker
+            number += 1
+        else:
+            return made
+
+
 def read_attempt(attempt: Path) -> dict[str, Any] | None:
     """The record of an attempt; None if it has none (yet), or a damaged one."""
     try:

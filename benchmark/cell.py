@@ -145,6 +145,11 @@ class Cell:
         return cell
 
     @property
+    def path(self) -> str:
+        """``method/dataset/name``: its folder below ``cells/``."""
+        return "/".join(self.folder.parts[-3:])
+
+    @property
     def spec(self) -> dict[str, Any]:
         path = self.folder / "spec.json"
         return checked(read_json(path), "cell", path)
@@ -181,7 +186,7 @@ class Cell:
         """What the files of the cell say (`states.state_of`)."""
         from .states import state_of
 
-        return state_of(self.folder, self.spec)
+        return state_of(self.folder, self.spec["eval_key"])
 
     # -- attempts and claims --------------------------------------------------------------------
 

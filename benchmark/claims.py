@@ -21,6 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .attempts import new_attempt, write_attempt
+
 OWNER = ("host", "pid", "started")
 LOST_SECONDS = 3600.0  # without a sign of life from another host; MULTIRATER_LOST_SECONDS sets it
 _STAT = ("time", "uid")  # what `read_claim` says of the file beside its content
@@ -169,25 +171,9 @@ def move_aside(folder: Path, lost: Mapping[str, Any]) -> bool:
 
 def _record_loss(attempt: Path, lost: Mapping[str, Any]) -> None:
     """Say in the attempt what became of it, unless it says so itself."""
-    from .attempts import write_attempt
-
     if not (attempt / "attempt.json").exists():
         where = f" on {lost['host']}" if lost.get("host") else ""
         write_attempt(attempt, "lost", f"the process{where} ended without a record (killed?)", job=lost.get("job"))
-
-
-def new_attempt(folder: Path) -> Path:
-    """The next numbered folder below ``attempts/``."""
-    numbers = [int(p.name) for p in (folder / "attempts").glob("*") if p.name.isdigit()]
-    number = max(numbers, default=0) + 1
-    while True:
-        made = folder / "attempts" / str(number)
-        try:
-            made.mkdir(parents=True)
-        except FileExistsError:  # another process was quicker
-            number += 1
-        else:
-            return made
 
 
 def _name(claim: Mapping[str, Any]) -> str:

@@ -90,7 +90,7 @@ class StoredCell:
     @property
     def name(self) -> str:
         """Path below ``cells/``, the name by which a cell is shown."""
-        return "/".join(self.folder.parts[-3:])
+        return Cell(self.folder).path
 
     @property
     def outputs(self) -> dict[str, dict[str, Any]]:

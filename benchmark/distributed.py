@@ -7,9 +7,7 @@ others, waits for them, and then predicts alone.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -24,7 +22,7 @@ from torch import nn
 
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
-from .stopping import StopFlag, Stopped
+from .stopping import StopFlag, Stopped, die_with_parent
 
 _PATIENCE = timedelta(hours=24)  # others wait while the first validates
 
@@ -112,7 +110,7 @@ def launch(cell: Any, attempt: Path, device: str, threads: int, processes: int, 
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m",
         "multirater.benchmark.distributed", str(cell.folder), device, str(threads), str(attempt), ident,
     ]  # fmt: skip
-    process = subprocess.Popen(command, preexec_fn=_die_with_parent)
+    process = subprocess.Popen(command, preexec_fn=die_with_parent)
     asked = False
     try:
         while process.poll() is None:
@@ -137,11 +135,6 @@ def launch(cell: Any, attempt: Path, device: str, threads: int, processes: int, 
     raise RuntimeError(f"{record['kind']} in a process of the team: {record['message']}")
 
 
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
 def main(arguments: list[str]) -> int:
     """One process of a team, started by torchrun: ``FOLDER DEVICE THREADS ATTEMPT CLAIM``."""
     from ..datasets import open_dataset
@@ -151,7 +144,7 @@ def main(arguments: list[str]) -> int:
     from .training import train_cell
 
     folder, device, threads, attempt, ident = arguments
-    _die_with_parent()
+    die_with_parent()
     stop = StopFlag()
     stop.install()
     rank = int(os.environ["RANK"])

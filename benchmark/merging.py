@@ -167,7 +167,7 @@ def _spec(path: str, files: Mapping[str, bytes]) -> dict[str, Any]:
         raise UserError(f"its protocol is {spec['protocol']}, that of this version {PROTOCOL}: not comparable")
     if train_key(spec) != spec["train_key"]:
         raise UserError("its train key does not follow from its specification: it was edited")
-    if path != "/".join(Cell.at(Path(), spec).folder.parts[-3:]):
+    if path != Cell.at(Path(), spec).path:
         raise UserError("it lies where another cell belongs")
     return spec
 

@@ -56,12 +56,12 @@ class Monitor:
         if not show:
             return
         if not self.live:
-            self.say(f"{self.label(cell)}: started")
+            self.say(f"{cell.path}: started")
         self._show(cell, "starting")
 
     def _show(self, cell: Cell, note: str) -> TaskID:
         assert self._bars is not None
-        self._tasks[cell] = self._bars.add_task(self.label(cell), total=None, note=note)
+        self._tasks[cell] = self._bars.add_task(cell.path, total=None, note=note)
         self._spoken[cell] = time.monotonic()
         return self._tasks[cell]
 
@@ -76,18 +76,18 @@ class Monitor:
         task = self._tasks[cell] if cell in self._tasks else self._show(cell, "")
         if self._phase.get(cell) != beat["phase"]:  # a new phase: the remaining time starts afresh
             self._phase[cell] = beat["phase"]
-            self._bars.reset(task, description=f"{self.label(cell)} · {beat['phase']}")
+            self._bars.reset(task, description=f"{cell.path} · {beat['phase']}")
         self._bars.update(task, completed=beat["done"], total=beat["total"], note=describe(beat))
         if not self.live and time.monotonic() - self._spoken[cell] >= self.every:
             self._spoken[cell] = time.monotonic()
-            self.say(f"{self.label(cell)}: {beat['phase']} {beat['done']}/{beat['total']} {describe(beat)}")
+            self.say(f"{cell.path}: {beat['phase']} {beat['done']}/{beat['total']} {describe(beat)}")
 
     def waiting(self, cell: Cell, claim: dict[str, Any] | None) -> None:
         """A cell that another process runs; said once."""
         if cell not in self._others:
             self._others.add(cell)
             owner = f"process {claim.get('pid')} on {claim.get('host')}" if claim else "another process"
-            self.say(f"{self.label(cell)}: is run by {owner}; waiting for it")
+            self.say(f"{cell.path}: is run by {owner}; waiting for it")
 
     def end(self, cell: Cell, failure: str, again: bool = False, waiting: bool = False) -> None:
         """A cell has ended: done, failed, to be tried `again`, or taken by another process (`waiting`)."""
@@ -100,7 +100,7 @@ class Monitor:
         if not again:
             self._bars.advance(self._total)
         words = f"{'trying again, ' if again else 'failed, '}{failure}" if failure else "done"
-        self.say(f"{self.label(cell)}: {words}")
+        self.say(f"{cell.path}: {words}")
 
     def stop(self) -> None:
         if self._bars is not None:
@@ -109,10 +109,6 @@ class Monitor:
 
     def say(self, text: str) -> None:
         (self._bars.console if self._bars is not None else self.console).print(text, markup=False, soft_wrap=True)
-
-    @staticmethod
-    def label(cell: Cell) -> str:
-        return "/".join(cell.folder.parts[-3:])
 
     def _progress(self) -> Progress:
         return Progress(

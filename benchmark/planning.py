@@ -23,7 +23,7 @@ from . import provenance
 from .cell import HUMAN, PATHS, PROTOCOL, Cell, eval_key, open_results, schema, train_key
 from .metric_lists import metric_versions
 from .monitor import Monitor
-from .states import Found, scan
+from .states import Found, file_signature, scan
 
 _FORM = 1
 
@@ -42,17 +42,12 @@ class Plan:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     found: list[Found] | None = None
 
-    @property
-    def paths(self) -> list[str]:
-        """``method/dataset/name`` of each cell."""
-        return ["/".join(cell.folder.parts[-3:]) for cell in self.cells]
-
     def states(self) -> list[tuple[Cell, str]]:
         """Each cell with its state now."""
         if self.found is None and (self.results / "index.json").is_file():
             self.found = scan(self.results)
         by_path = {one.path: one.state for one in self.found or ()}
-        return [(cell, by_path.get(path, "pending")) for cell, path in zip(self.cells, self.paths, strict=True)]
+        return [(cell, by_path.get(cell.path, "pending")) for cell in self.cells]
 
 
 def method_names(methods: Sequence[str]) -> list[str]:
@@ -122,7 +117,8 @@ def _plan(
         data = open_dataset(config["dataset"]["name"], **config["dataset"]["options"])
         with monitor.preparing(config["dataset"]["name"]) as progress:
             data.prepare(progress)
-        data_sets[data.fingerprint, str(config["dataset"])] = _facts(data, config["dataset"])
+        if (known := (data.fingerprint, str(config["dataset"]))) not in data_sets:
+            data_sets[known] = _facts(data, config["dataset"])
         try:
             METHODS.get(name).check_supported(data.describe(), config["method"]["options"])
         except UnsupportedPair as refusal:
@@ -156,7 +152,7 @@ def _facts(data: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _remember(made: Plan, data_sets: list[dict[str, Any]], memory: Path) -> None:
-    cells = [[path, _signature(cell)] for path, cell in zip(made.paths, made.cells, strict=True)]
+    cells = [[cell.path, file_signature(str(cell.folder / "spec.json"))] for cell in made.cells]
     record = {"cells": cells, "skipped": made.skipped, "data": data_sets}
     with contextlib.suppress(UserError, OSError, TypeError):  # planned again next time
         write_text(memory, json.dumps(record))
@@ -180,11 +176,6 @@ def _remembered(results: Path, memory: Path) -> Plan | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return Plan(results, [Cell(results / "cells" / path) for path in paths], skipped, found)
-
-
-def _signature(cell: Cell) -> list[int]:
-    found = os.stat(cell.folder / "spec.json")
-    return [found.st_size, found.st_mtime_ns, found.st_ino]
 
 
 def _files(value: Any) -> Iterator[str]:

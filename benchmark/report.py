@@ -50,7 +50,7 @@ def _tables(report: Report, figures: bool, as_json: bool) -> None:
     from .states import scan
 
     found = report.found if report.found is not None and not report.ran else scan(report.results)
-    asked = ["/".join(cell.folder.parts[-3:]) for cell in report.cells]
+    asked = [cell.path for cell in report.cells]
     known = {one.path: one for one in found}
     done = [path for path in asked if path in known and known[path].state == "done"]
     if not any(not path.startswith("human/") for path in done):

@@ -18,7 +18,7 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.files import write_text
 from .attempts import Outcome, attempt_folders, read_attempt
-from .cell import HUMAN, Cell, State, open_results
+from .cell import Cell, State, open_results
 from .claims import owner_alive, read_claim
 
 # How an attempt ended after which only a change or a request makes another one worth while; see `policy`.
@@ -56,12 +56,12 @@ class Found:
         return self.path.rpartition("/")[2]
 
 
-def state_of(folder: Path, spec: dict[str, Any], valid: bool | None = None) -> State:
+def state_of(folder: Path, eval_key: str, valid: bool | None = None) -> State:
     """The state of a cell.
 
     Args:
         folder: its folder.
-        spec: its specification.
+        eval_key: of the evaluation that is wanted.
         valid: whether its evaluation is known to be valid; None: look.
     """
     cell = Cell(folder)
@@ -69,7 +69,7 @@ def state_of(folder: Path, spec: dict[str, Any], valid: bool | None = None) -> S
     if claim is not None and owner_alive(claim):
         return State.RUNNING
     if valid is None:
-        valid = _valid(cell, spec["eval_key"])
+        valid = _valid(cell, eval_key)
     if valid:
         return State.DONE
     if claim is not None:
@@ -141,7 +141,7 @@ def _folders(path: str) -> list[str]:
 
 def _look(root: str, path: str, memory: dict[str, list[Any]], known: dict[str, list[Any]]) -> Found | None:
     folder = f"{root}/{path}"
-    spec_signature = _signature(f"{folder}/spec.json")
+    spec_signature = file_signature(f"{folder}/spec.json")
     if spec_signature is None:
         return None
     claimed = os.path.exists(f"{folder}/claim.json")
@@ -152,7 +152,7 @@ def _look(root: str, path: str, memory: dict[str, list[Any]], known: dict[str, l
             known[path] = old
             if not claimed:
                 return Found(path, str(State.DONE), facts, spec_signature)
-            return Found(path, str(state_of(Path(folder), {}, valid=True)), facts, spec_signature)
+            return Found(path, str(state_of(Path(folder), facts["eval_key"], valid=True)), facts, spec_signature)
     cell = Cell(Path(folder))
     try:
         spec = cell.spec
@@ -173,18 +173,19 @@ def _look(root: str, path: str, memory: dict[str, list[Any]], known: dict[str, l
     before = _evaluation(folder, facts["eval_key"])
     valid = before is not None and _valid(cell, facts["eval_key"])
     known[path] = [spec_signature, facts, before if valid else None]
-    return Found(path, str(state_of(Path(folder), spec, valid)), facts, spec_signature)
+    return Found(path, str(state_of(Path(folder), facts["eval_key"], valid)), facts, spec_signature)
 
 
 def _evaluation(folder: str, key: str) -> Signature | None:
     """Size and time of the files of an evaluation; None if one is missing."""
     base = f"{folder}/eval/{key[:8]}"
-    record = _signature(f"{base}/result.json")
-    values = _signature(f"{base}/metrics.csv") or _signature(f"{base}/metrics.csv.xz")
+    record = file_signature(f"{base}/result.json")
+    values = file_signature(f"{base}/metrics.csv") or file_signature(f"{base}/metrics.csv.xz")
     return None if record is None or values is None else record + values
 
 
-def _signature(path: str) -> Signature | None:
+def file_signature(path: str) -> Signature | None:
+    """Size, time and inode: others once a file was written again; None if there is none."""
     try:
         found = os.stat(path)
     except OSError:
@@ -212,7 +213,3 @@ def fingerprint_of(found: Iterable[Found], results: Path) -> str:
         signature = _evaluation(f"{results}/cells/{one.path}", one.facts["eval_key"])
         digest.update(json.dumps([one.path, one.state, one.facts, signature], sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def is_human(one: Found) -> bool:
-    return one.facts["method"] == HUMAN

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
 CODE = 143  # exit code of a process that stopped on request, as after an unhandled SIGTERM
 
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # of a scheduler, before its time limit
+
+
+def die_with_parent() -> None:
+    """Have the kernel send this process SIGTERM when its parent dies, where the system can (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
 
 
 class Stopped(Exception):

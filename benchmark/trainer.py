@@ -107,7 +107,6 @@ class Trainer:
         self.split = dataset.split(spec["fold"])
         self.history = History()
         self.team = Team()
-        self.seconds = 0.0  # of training in this process
         self.axes = {"dataset": dataset.name, "fold": spec["fold"], "seed": spec["seed"]}
 
     def run_stage(self, budget: dict[str, Any]) -> StageRecord:
@@ -198,7 +197,6 @@ class Trainer:
         record.samples = total * batch_size
         record.steps, record.epochs = total, math.ceil(total / per_epoch)
         record.seconds = before + time.perf_counter() - started
-        self.seconds += record.seconds - before
         return record
 
     # -- state ----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.files import read_json
-from .cell import HUMAN, Cell, State, open_results, read_metrics
+from .cell import HUMAN, Cell, State, all_cells, open_results, read_metrics
 from .devices import pick_device
 
 TOLERANCE = 1e-6  # of a mean: what another version of a library may change in a deterministic run
@@ -54,14 +54,13 @@ def find_cell(results: Path, name: str) -> Cell:
     if (Path(name) / "spec.json").is_file():
         return Cell(Path(name))
     open_results(results)
-    found = [p.parent for p in sorted((results / "cells").glob("*/*/*/spec.json"))]
-    matching = [p for p in found if f"/{p.as_posix()}".endswith(f"/{name.strip('/')}") or p.name == name]
+    matching = [c for c in all_cells(results) if f"/{c.folder.as_posix()}".endswith(f"/{name.strip('/')}")]
     if len(matching) != 1:
         what = "no cell" if not matching else f"{len(matching)} cells"
         raise UserError(
             f"{name!r} names {what} of {results}; give METHOD/DATASET/NAME as `multirater status --cells` lists"
         )
-    return Cell(matching[0])
+    return matching[0]
 
 
 def verify(cell: Cell, device: str = "auto", threads: int = 0, tolerance: float = TOLERANCE) -> Verified:

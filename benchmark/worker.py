@@ -6,9 +6,7 @@ what is not scored. A training that was cut off goes on from its last kept state
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import sys
 import traceback
@@ -21,12 +19,12 @@ from ..core.errors import UserError
 from ..core.files import write_json, write_text
 from ..core.hashing import file_digest
 from . import claims, provenance
-from .attempts import BUSY, EXIT, Outcome, logged, outcome_of, progress_of, stalled, write_attempt
+from .attempts import BUSY, EXIT, Outcome, logged, new_attempt, outcome_of, progress_of, stalled, write_attempt
 from .cell import HUMAN, Cell, schema
 from .devices import pick_device
 from .phases import Phases
 from .progress import Heartbeat
-from .stopping import StopFlag, Stopped
+from .stopping import StopFlag, Stopped, die_with_parent
 from .training import clear_state, load_method, train_cell
 
 
@@ -58,7 +56,7 @@ def run_cell(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         # Not before: a contender that comes too late leaves no attempt behind.
-        attempt = claims.new_attempt(folder)
+        attempt = new_attempt(folder)
         claims.note(folder, ident, attempt=int(attempt.name))
         with logged(attempt / "log.txt") if log else nullcontext():
             try:
@@ -285,8 +283,8 @@ def main(arguments: list[str]) -> int:
         return EXIT[Outcome.REFUSED]
     stop = StopFlag()
     stop.install()
-    if parent is not None and sys.platform == "linux":  # die with the parent: PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if parent is not None and sys.platform == "linux":
+        die_with_parent()
         if os.getppid() != parent:  # it died before that
             return EXIT[Outcome.INTERRUPTED]
     outcome = run_cell(folder, device, threads, stop)

@@ -58,10 +58,10 @@ class SlurmExecutor(Executor):
             UserError: submitit or SLURM is missing, or SLURM refuses the jobs.
         """
         _check_available()
-        adopted = {path: job for job, path in queued_cells(resources.results).items_by_cell()}
+        adopted = {path: job for job, paths in queued_cells(resources.results).items() for path in paths}
         handles: dict[Cell, Job] = {}
         for cell in cells:
-            job = adopted.get(cell_path(cell))
+            job = adopted.get(cell.path)
             if job is not None:
                 handles[cell] = Job(job, cell, time.monotonic())
         groups = grouped([c for c in cells if c not in handles], resources)
@@ -88,7 +88,7 @@ class SlurmExecutor(Executor):
                 f"SLURM refuses the jobs: {lines[-1] if lines else error}; mend --slurm, --time or --memory"
             ) from error
         ids = [str(job.job_id) for job in submitted]
-        record = {job: [cell_path(c) for c in group] for job, group in zip(ids, groups, strict=True)}
+        record = {job: [c.path for c in group] for job, group in zip(ids, groups, strict=True)}
         write_json(folder / f"{time.time_ns()}-{uuid.uuid4().hex[:6]}.json", {"executor": self.name, "jobs": record})
         return ids
 
@@ -189,21 +189,10 @@ def minutes_of(limit: str) -> int | None:
     return max(1, int(days or 0) * 1440 + int(hours) * 60 + int(minutes))
 
 
-def cell_path(cell: Cell) -> str:
-    return "/".join(cell.folder.parts[-3:])
-
-
-class Queued(dict[str, list[str]]):
-    """Jobs of a results folder that are in the queue: paths of their cells by job id."""
-
-    def items_by_cell(self) -> Iterable[tuple[str, str]]:
-        return ((job, path) for job, paths in self.items() for path in paths)
-
-
-def queued_cells(results: Path) -> Queued:
-    """What this results folder has in the queue, asked of SLURM now; empty where there is none."""
+def queued_cells(results: Path) -> dict[str, list[str]]:
+    """Paths of the cells of this results folder that are in the queue, by job; empty where there is no SLURM."""
     listed = squeue.jobs()
-    found = Queued()
+    found: dict[str, list[str]] = {}
     if listed:
         for path in sorted((results / "jobs").glob("*.json")):
             for job, paths in read_json(path)["jobs"].items():

@@ -29,16 +29,16 @@ class CellJob:
         stop = StopFlag()
         submitits = stop.install()
         outcomes: list[str] = []
-        for number, folder in enumerate(self.folders, 1):
+        for done, folder in enumerate(self.folders, 1):
             if stalled(Path(folder)):  # it never gets anywhere within the time limit
                 outcomes.append(str(Outcome.TIME_LIMIT))
                 continue
             outcomes.append(run_cell(Path(folder), self.device, self.threads, stop))
-            more = number < len(self.folders) or (outcomes[-1] == Outcome.TIME_LIMIT and not stalled(Path(folder)))
+            more = done < len(self.folders) or (outcomes[-1] == Outcome.TIME_LIMIT and not stalled(Path(folder)))
             if stop.time_limit and more:
-                number = signal.Signals[stop.reason]
-                handler: Any = submitits[number]
-                handler(number, None)  # puts the job back into the queue and ends the process
+                warning = signal.Signals[stop.reason]
+                handler: Any = submitits[warning]
+                handler(warning, None)  # puts the job back into the queue and ends the process
             if stop:
                 sys.exit(143)
         return outcomes
