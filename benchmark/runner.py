@@ -22,7 +22,7 @@ from .planning import Plan
 from .planning import plan as plan
 from .policy import Ledger, Overwrite
 from .progress import read_heartbeat
-from .states import Found, scan
+from .states import Found
 
 STALL = 3600.0  # seconds without a sign of life after which a cell counts as hung
 LOOK = 2.0  # seconds between two looks at cells that somebody else runs
@@ -90,12 +90,17 @@ class Settings:
     fail_fast: bool = False
     stall: float = STALL
 
-    def resources(self, engine: Executor, results: Path, cells: Sequence[Cell], preset: str) -> Resources:
-        """What each cell is given; times and threads that were not asked for are filled in."""
+    def resources(self, engine: Executor, results: Path, cells: Sequence[Cell], found: Sequence[Found]) -> Resources:
+        """What each cell is given; times and threads that were not asked for are filled in.
+
+        Args:
+            cells: that will be started.
+            found: all cells of the folder, whose finished ones tell how long others take.
+        """
         local = engine.waits and not engine.detaches
         jobs = self.jobs or (max(1, len(self.gpus) * self.per_gpu) if local else 256)
         threads = self.threads or (max(1, available_cores() // jobs) if local else 4)
-        expected = {} if local else expected_seconds(results, cells, preset)
+        expected = {} if local else expected_seconds(results, cells, found)
         minutes = self.minutes
         if minutes is None and len(expected) == len(cells) and cells:
             minutes = max(10, round(max(expected.values()) * MARGIN / 60))
@@ -105,16 +110,12 @@ class Settings:
         )  # fmt: skip
 
 
-def expected_seconds(results: Path, cells: Sequence[Cell], preset: str) -> dict[Cell, float]:
+def expected_seconds(results: Path, cells: Sequence[Cell], found: Sequence[Found]) -> dict[Cell, float]:
     """Seconds that each cell will take, where finished ones of its kind tell."""
-    known = Estimates.of(results, scan(results)).seconds
-    found = {}
-    for cell in cells:
-        method, dataset, _ = cell.folder.parts[-3:]
-        seconds = known.get(kind_of({"method": method, "dataset": dataset, "preset": preset}))
-        if seconds is not None:
-            found[cell] = seconds
-    return found
+    known = Estimates.of(results, found).seconds
+    kinds = {one.path: kind_of(one.facts) for one in found}
+    seconds = {cell: known.get(kinds[cell.path]) for cell in cells if cell.path in kinds}
+    return {cell: spent for cell, spent in seconds.items() if spent is not None}
 
 
 def run(
@@ -148,7 +149,6 @@ def run(
         UserError: wrong usage or input, before anything is trained.
     """
     monitor = Monitor(quiet=quiet)
-    EXECUTORS.entry(executor)
     chosen = Settings(executor, jobs, threads, device, **settings)
     engine = EXECUTORS.get(executor)()
     if not wait and engine.waits and not engine.detaches:
@@ -158,15 +158,13 @@ def run(
         )
     names = [methods] if isinstance(methods, str) else list(methods)
     planned = plan(names, dataset, preset, folds, seeds, overrides or {}, Path(results), monitor)
-    return execute(planned, monitor, engine, chosen, preset, wait)
+    return execute(planned, monitor, engine, chosen, wait)
 
 
-def execute(
-    planned: Plan, monitor: Monitor, engine: Executor, settings: Settings, preset: str, wait: bool = True
-) -> Report:
+def execute(planned: Plan, monitor: Monitor, engine: Executor, settings: Settings, wait: bool = True) -> Report:
     """Bring the planned cells to a result; one that fails never stops the others."""
-    report = Report(planned.results, planned.cells, planned.skipped, found=planned.found)
     choice = policy.choose(planned.states(), settings.overwrite, provenance.signature())
+    report = Report(planned.results, planned.cells, planned.skipped, found=planned.found)
     report.failed += choice.failed
     report.left += choice.left
     if choice.done or not choice.start:
@@ -177,7 +175,7 @@ def execute(
         pick_device("cuda")
     for cell in choice.afresh:
         policy.set_aside(cell)
-    resources = settings.resources(engine, planned.results, choice.start, preset)
+    resources = settings.resources(engine, planned.results, choice.start, planned.found or ())
     if not wait or not engine.waits:
         engine.submit(choice.start, resources)
         report.ran, report.handed_over = len(choice.start), True

@@ -101,18 +101,20 @@ engine_options = _several(
     ),
     click.option("--script-form", "form", type=click.Choice(["list", "sbatch"]), default="list", show_default=True),
     click.option("--output", type=click.Path(path_type=Path), help="script: write to this file."),
-    click.option(
-        "--overwrite",
-        type=click.Choice(OVERWRITE),
-        default="missing",
-        show_default=True,
-        help="Which cells to run: without result; also failed; also of other code; all afresh; only untried.",
-    ),
     click.option("--retries", type=click.IntRange(0), default=0, help="More attempts for a method that raised."),
     click.option("--fail-fast", is_flag=True, help="Start no new cell after a failure."),
     click.option(
         "--stall", type=click.FloatRange(1), help="Seconds without a sign of life that end a cell (default: 3600)."
     ),
+)
+
+
+overwrite_option = click.option(
+    "--overwrite",
+    type=click.Choice(OVERWRITE),
+    default="missing",
+    show_default=True,
+    help="Which cells to run: without result; also failed; also of other code; all afresh; only untried.",
 )
 
 

@@ -29,12 +29,12 @@ def command(
     from ..estimates import Estimates, kind_of
     from ..monitor import Monitor
     from ..planning import plan
-    from ..states import scan
 
     planned = plan(**asked, results=results, monitor=Monitor(), write=False)
-    known = Estimates.of(results, scan(results) if (results / "index.json").is_file() else [])
+    states = planned.states()
+    known = Estimates.of(results, planned.found or ())
     rows = []
-    for cell, state in planned.states():
+    for cell, state in states:
         name, data, folder = cell.folder.parts[-3:]
         kind = kind_of({"method": name, "dataset": data, "preset": asked["preset"]})
         fold_text, seed_text, _ = folder.split("-")

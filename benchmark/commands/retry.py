@@ -31,7 +31,8 @@ def command(results: Path, method: str | None, failed: bool, figures: bool, as_j
 
     wanted = None if method is None else names(method)
     chosen = []
-    for one in scan(results):
+    found = scan(results)
+    for one in found:
         if wanted is not None and one.facts["method"] not in wanted:
             continue
         cell = Cell(results / "cells" / one.path)
@@ -42,8 +43,6 @@ def command(results: Path, method: str | None, failed: bool, figures: bool, as_j
             chosen.append(cell)
     if not chosen:
         raise UserError(f"nothing to retry in {results}: no cell {'failed' if failed else 'is unfinished'}")
-    given = {**settings(**engine), "overwrite": Overwrite.FAILED}
-    made = Settings(**given)
-    EXECUTORS.entry(made.executor)
-    report = execute(Plan(results, chosen), Monitor(), EXECUTORS.get(made.executor)(), made, chosen[0].spec["preset"])
+    made = Settings(**settings(**engine, overwrite=Overwrite.FAILED))
+    report = execute(Plan(results, chosen, found=found), Monitor(), EXECUTORS.get(made.executor)(), made)
     return finish(report, figures=figures, as_json=as_json)

@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from .options import cell_options, engine_options, json_option, settings
+from .options import cell_options, engine_options, json_option, overwrite_option, settings
 
 
 @click.command("run")
 @cell_options
 @engine_options
+@overwrite_option
 @click.option("--figures/--no-figures", default=True, show_default=True, help="Draw the figures at the end.")
 @json_option()
 def command(

@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from .options import cell_options, engine_options, settings
+from .options import cell_options, engine_options, overwrite_option, settings
 
 
 @click.command("submit")
 @cell_options
 @engine_options
+@overwrite_option
 def command(asked: dict[str, Any], results: Path, **engine: Any) -> int:
     """Submit the cells without a result (--executor slurm), or print their commands (--executor script).
 
