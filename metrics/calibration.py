@@ -18,6 +18,7 @@ from .case import CaseView, Undefined
 from .confidence import Mode, Pairs, pairs_of
 from .convention import Convention
 from .inputs import read_case
+from .mean_map import mean_key
 from .overlap import Floats
 from .region import Region
 from .variants import conventions_of
@@ -38,11 +39,13 @@ def _mode(kind: Kind, convention: Convention) -> Mode:
     return "top_rebuilt" if convention.confidence == "top_rebuilt" else "top"
 
 
-def _key(part: str, region: Region, convention: Convention, *further: Any) -> tuple:
-    cap = None if part == "rater" else convention.sample_cap
+def _key(view: CaseView, part: str, region: Region, convention: Convention, *further: Any) -> tuple:
+    averaged = part != "rater"  # not the maps meant for the raters
+    cap = convention.sample_cap if averaged else None
     # What the probabilities depend on: their precision, and whether they are averaged in MoSE's way.
-    rounding = ("single" if convention.single else "double", convention.binning == "mose")
-    return ("calibration", part, region, *rounding, cap, *further)
+    rounding = mean_key(view, convention) if averaged else convention.single
+    precision = rounding if isinstance(rounding, str) else "single" if rounding else "double"
+    return ("calibration", part, region, precision, convention.binning == "mose", cap, *further)
 
 
 def _need_pixels(view: CaseView) -> None:
@@ -64,7 +67,7 @@ def _binned(view: CaseView, kind: Kind, convention: Convention, region: Region) 
             rows.append(_rows(pairs.disagreed() if kind == "disagree" else pairs, convention))
         return _columns(rows)
 
-    return view.tally(_key(kind, region, convention, mode, convention.bins, convention.binning), compute)
+    return view.tally(_key(view, kind, region, convention, mode, convention.bins, convention.binning), compute)
 
 
 def _rows(pairs: Pairs, convention: Convention) -> tuple:
@@ -199,7 +202,7 @@ def _ace(view: CaseView, region: Region) -> float:
         rows = [equal_mass(pairs.p, pairs.q, convention.bins) for pairs in found]
         return _columns(rows)
 
-    count, sum_p, sum_q = view.tally(_key("mass", over, convention, mode, convention.bins), compute)
+    count, sum_p, sum_q = view.tally(_key(view, "mass", over, convention, mode, convention.bins), compute)
     return _over_groups(mean_known(gaps(count, sum_p, sum_q)))
 
 
@@ -245,7 +248,7 @@ def _total(view: CaseView, part: str, region: Region) -> tuple[Floats, ...]:
         rows = [_PARTS[part](pairs) for pairs in found]
         return _columns(rows)
 
-    return view.tally(_key(part, over, convention, "means"), compute)
+    return view.tally(_key(view, part, over, convention, "means"), compute)
 
 
 def _squares(pairs: Pairs) -> tuple[float, float]:

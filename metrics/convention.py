@@ -177,11 +177,6 @@ class Convention:
         """Whether ratios, mean maps and confidences are rounded to float32."""
         return self.dtype in ("float32", "float32_sum")
 
-    @property
-    def rounding(self) -> bool | str:
-        """What the mean map depends on of `dtype`; part of the keys of stored components."""
-        return "given" if self.dtype == "given" else self.single
-
     def differences(self) -> dict[str, Any]:
         """The fields that differ from the canonical convention."""
         return {

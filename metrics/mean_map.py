@@ -121,6 +121,16 @@ def mean_slack(view: CaseView, convention: Convention) -> float:
     return MEAN_SLACK if averaged and convention.dtype == "float64" else 0.0
 
 
+def mean_key(view: CaseView, convention: Convention) -> bool | str:
+    """What the mean map depends on of `dtype`; part of the keys of tallies, also of those that are stored.
+
+    Only the mean of several probabilities has a precision of its own; a stored map and a share of masks stay as they
+    are.
+    """
+    averaged = "probs" in view.given and "mean_prob" not in view.given
+    return "given" if averaged and convention.dtype == "given" else convention.single
+
+
 def compare(view: CaseView, convention: Convention) -> Comparison:
     """Overlaps of the mean map and the rater share at all thresholds; shared by the metrics of this module."""
 
@@ -128,7 +138,7 @@ def compare(view: CaseView, convention: Convention) -> Comparison:
         rows = [_compare_class(view, label, convention) for label in view.classes]
         return [np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)]
 
-    key = ("mean_map", convention.sample_cap, convention.rounding, thresholds_of(convention))
+    key = ("mean_map", convention.sample_cap, mean_key(view, convention), thresholds_of(convention))
     return Comparison(*view.tally(key, compute))
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .case import CaseView, NotDefined, Undefined
 from .channels import labels_in
 from .convention import FIVE_LEVELS, Convention
-from .mean_map import mean_of_samples, mean_slack, value_levels, votes
+from .mean_map import mean_key, mean_of_samples, mean_slack, value_levels, votes
 from .overlap import Floats, Mask, crop, fraction, intersections, over_classes
 from .sets import matched_scores
 
@@ -105,7 +105,7 @@ def _overlaps(view: CaseView) -> _Overlaps:
         return [*out, _background(view, *out)]
 
     common = view.convention("map")  # of the common mask
-    mean = () if view.personalised else (common.sample_cap, common.rounding)
+    mean = () if view.personalised else (common.sample_cap, mean_key(view, common))
     return _Overlaps(*view.tally(("per_rater", *mean), compute))
 
 

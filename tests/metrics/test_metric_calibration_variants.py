@@ -14,6 +14,8 @@ from multirater.metrics import Convention, info_of, score_case, score_cases
 from multirater.metrics.bins import Bins, bin_index, edges, pooled_ece, stack_bins
 from multirater.metrics.calibration import bins_case, bins_of
 from multirater.metrics.components import components_of, score_components
+from multirater.metrics.inputs import read_case
+from multirater.metrics.score import score_view
 
 ECE = "ece ece.top ece.each ece.disagree mce ace ace.width".split()
 OF_MAP = [*ECE, "brier", "brier.raters", "nll", "nll.excess", "ece.each.list"]
@@ -268,6 +270,20 @@ def test_components_hold_the_same_bits(data_set):
 
 
 # -- inputs ------------------------------------------------------------------------------------------
+
+
+def test_a_case_scored_again_in_the_precision_of_its_probabilities():
+    """Variants share the sums of a case, but a mean in float32 lies in other bins than one in float64."""
+    rng = np.random.default_rng(4)
+    probs = (rng.integers(0, 11, (7, 20, 20)) / 10).astype(np.float32)
+    view = read_case(rng.random((4, 20, 20)) < 0.5, probs=probs)
+    values = {}
+    for dtype in ("float64", "given"):
+        asked = {"metrics": ["ece", "brier"], "variant": Convention(dtype=dtype), "reasons": False}
+        values[dtype] = score_view(view.again(), view.given, **asked, strict=True)
+        again = read_case(view.raters, probs=probs)
+        assert values[dtype] == score_view(again, again.given, **asked, strict=True)
+    assert values["float64"]["ece"] != values["given"]["ece"]
 
 
 @pytest.mark.parametrize("variant", ["canonical", "mose", "values", "curvas", "metrics_reloaded"])

@@ -11,7 +11,7 @@ from multirater.core.errors import UserError
 from multirater.metrics import Convention, info_of, list_metrics, list_variants, score_case
 from multirater.metrics.components import components_of, load_components, save_components, score_components
 from multirater.metrics.inputs import read_case
-from multirater.metrics.score import missing_input
+from multirater.metrics.score import evaluate, missing_input
 
 
 def _cases(reference):
@@ -105,8 +105,6 @@ def test_a_metric_is_derivable_or_says_that_it_needs_pixels(reference, made, met
         with pytest.raises(UserError, match=f"'{metric}' needs pixels"):
             score_components(components, [metric])
         view = components.view()
-        from multirater.metrics.score import evaluate
-
         with pytest.raises(UserError, match="components hold"):  # not merely marked: the counts do not suffice
             evaluate(view, [metric], strict=True)
     else:
@@ -149,6 +147,19 @@ def test_what_was_not_kept_is_an_error_by_name_and_else_a_reason(reference):
         score_components(components, ["gedd"])
     with pytest.raises(UserError, match="pixels of raters are needed, and components hold counts only"):
         _ = components.view().raters
+
+
+def test_a_stored_map_scored_once_can_be_scored_in_its_own_precision(reference):
+    """BerDiff's soft Dice keeps the precision of the probabilities; of a stored map and of masks there is only one."""
+    given = _cases(reference)["samples"]
+    maps = {"mean_prob": given["samples"].mean(0).astype(np.float32)}
+    for inputs in (given, {**given, **maps}):
+        view = read_case(**inputs)
+        evaluate(view, ["dice_soft", "dice_rater"])
+        kept = components_of(view, every_variant=False)
+        for metric in ("dice_soft", "dice_rater"):
+            got = score_components(kept, [metric], variant="berdiff")
+            assert repr(got) == repr(score_case(**inputs, metrics=[metric], variant="berdiff"))
 
 
 def test_bad_files(tmp_path, capsys, reference):
