@@ -20,8 +20,8 @@ class Undefined(Exception):
 
 
 class NotDefined(Undefined, UserError):
-    """The variant has no such number, for any case: an error where the metric was asked for by name, else nan with this
-    reason."""
+    """The variant has no such number, for any case or for so few samples: an error where the metric was asked for by
+    name, else nan with this reason."""
 
 
 class Similarity:

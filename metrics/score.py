@@ -164,7 +164,7 @@ def evaluate(view: CaseView, names: Iterable[str], strict: bool = False) -> dict
             out[name] = _function(name)(view)
         except Undefined as reason:
             if strict and isinstance(reason, UserError):
-                raise UserError(str(reason).removeprefix("data: ")) from reason
+                raise
             view.notes[name] = str(reason)
             length = {"rater": view.slots, "class": len(view.classes), "votes": view.slots + 1}.get(
                 info_of(name)["values"]

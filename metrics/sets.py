@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from ..core.errors import UserError
 from .case import CaseView, NotDefined, Undefined, parts
 from .convention import Convention
 from .matching import balanced_match, distinct_match
@@ -238,14 +237,10 @@ def _match(view: CaseView, kind: str) -> float:
 
 def _enough_samples(view: CaseView, raters: int, samples: int) -> None:
     if view.convention("dice").missing_sample_policy == "error":
-        raise TooFewSamples(
+        raise NotDefined(
             f"{samples} samples for {raters} raters: this variant needs at least as many samples as raters; "
             f"give more samples or use the canonical convention"
         )
-
-
-class TooFewSamples(Undefined, UserError):
-    """`missing_sample_policy` = error: an error where the metric was asked for by name, else nan with this reason."""
 
 
 def dice_max_rater_to_sample(view: CaseView) -> float:
@@ -307,7 +302,7 @@ def matched_scores(view: CaseView) -> Floats:
     """
     scores = _scores(view, "dice")
     if scores.shape[1] < scores.shape[0]:
-        raise TooFewSamples(
+        raise NotDefined(
             f"{scores.shape[1]} samples for {scores.shape[0]} raters: dice_each needs a sample for each rater"
         )
     rows, columns = linear_sum_assignment(1.0 - scores)

@@ -103,9 +103,7 @@ def _values(view: CaseView, group: Group, asked: Asked) -> Floats:
     """R×M values (M = S samples, or 1), nan where the convention leaves a pair undefined; notes the empty masks."""
     rule, found, kind, value = _rule(view), _pairs(view, group), asked.kind, asked.value
     if kind == "nsd" and not rule.has_nsd:
-        raise NotDefined(
-            "data: this variant does not define nsd, the surface Dice; leave it out, or give another variant"
-        )
+        raise NotDefined("this variant does not define nsd, the surface Dice; leave it out, or give another variant")
     if kind == "nsd" and value is None:
         value = one_pixel(view)
     key = ("surface.values", group, kind, value, view.convention("surface"), view.convention("map"))
