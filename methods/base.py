@@ -80,6 +80,8 @@ class Method(nn.Module):
     # Set by the suite while it predicts a volume: the images of the call are its slices, and sample s is one draw for
     # all of them. What a method draws for an image it then draws once.
     slices_share_noise: bool = False
+    # Set by a method whose authors draw each slice for itself, where it follows them in that too.
+    slices_apart: bool = False
 
     def __init__(self, data: DataDescription, **hparams: Any) -> None:
         super().__init__()

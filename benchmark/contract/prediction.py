@@ -174,6 +174,8 @@ def volume_noise(subject: Subject) -> str:
     if not subject.claims("samples"):
         raise Skip("no samples are claimed")
     method = subject.trained()
+    if method.slices_apart:
+        raise Skip("slices_apart is set under these options: each slice is drawn for itself, as by the authors")
     slices = subject.batch()["image"][:1].repeat(3, *[1] * (subject.dims + 1))
     method.slices_share_noise = True
     try:

@@ -47,6 +47,13 @@ def test_the_contract_in_short(name):
     assert skipped <= {"samples_differ", "sample_prefix", "raters_differ", "volume_noise", "devices"}
 
 
+def test_slices_that_the_authors_draw_apart_are_said_to_be_so():
+    checks = check_method("dpersona", {"method": {"fidelity": "authors"}}, device="cpu", size=32, only=["volume_noise"])
+    last = checks[-1]
+    assert (last.name, last.outcome) == ("volume_noise", "skip"), last
+    assert "each slice is drawn for itself" in last.message
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_whole_contract(name):
