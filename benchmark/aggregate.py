@@ -16,9 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .bootstrap import cluster_sums, percentile_intervals
-from .collect import DamagedCell, StoredCell
+from .cell_values import CellValues, Key, cell_values
+from .collect import DamagedCell
 from .columns import base_metric
-from .directions import APPLIES_NOT, BY_DATA, BY_METHOD, undefined_by, worst_value
+from .directions import BY_DATA, BY_METHOD, worst_value
 from .groups import Group, Row
 
 SERIES = ("output", "metric", "variant", "n_samples")
@@ -41,10 +42,6 @@ SCORE_COLUMNS = (
     "fallback",
     "note",
 )
-_CANONICAL = ("", "canonical")
-_REGION = "box"  # canonical for region-dependent metrics on the leaderboard (metrics.md 5.3)
-FULL = "full"  # the variant that stands for their other region, all pixels
-Key = tuple[str, str, str, int]
 
 
 @dataclass
@@ -82,18 +79,6 @@ class RowValues:
         )
 
 
-@dataclass
-class _CellValues:
-    """Values of one cell: cases × series, NaN with a code where undefined, absent series left out."""
-
-    cases: list[str]
-    patients: list[str]
-    keys: list[Key]
-    values: NDArray[np.float64]
-    undefined: NDArray[np.uint8]  # `directions.BY_DATA`, `BY_METHOD`; 0 where defined or absent
-    present: NDArray[np.bool_]
-
-
 def score_group(group: Group) -> pd.DataFrame:
     """One line per row, output, metric, variant and number of samples of a table.
 
@@ -126,11 +111,11 @@ def scores_and_values(group: Group, keep: Callable[[Key], bool]) -> tuple[pd.Dat
     return pd.concat(frames, ignore_index=True)[list(SCORE_COLUMNS)], kept
 
 
-def _load(row: Row) -> list[_CellValues]:
+def _load(row: Row) -> list[CellValues]:
     loaded, kept = [], []
     for cell in row.cells:
         try:
-            loaded.append(_cell_values(cell))
+            loaded.append(cell_values(cell))
             kept.append(cell)
         except DamagedCell as error:
             row.missing.append(replace(cell, state="damaged", why=str(error)))
@@ -138,98 +123,7 @@ def _load(row: Row) -> list[_CellValues]:
     return loaded
 
 
-def _cell_values(cell: StoredCell) -> _CellValues:
-    frame = cell.metrics()
-    names = ["output", "metric", "variant", "region", "rater", "label", "n_samples"]
-    series = _numbered(frame, names)
-    heads = frame.loc[np.unique(series, return_index=True)[1], names]
-    case_codes, case_names = _sorted_codes(frame["case_id"])
-    patients = np.empty(len(case_names), dtype=object)
-    patients[case_codes] = frame["patient_id"].cat.categories.to_numpy(dtype=object)[frame["patient_id"].cat.codes]
-
-    shape = (len(case_names), len(heads))
-    values = np.full(shape, np.nan)
-    undefined = np.zeros(shape, dtype=np.uint8)
-    present = np.zeros(shape, dtype=bool)
-    number = frame["value"].to_numpy()
-    lacking = np.isnan(number)
-    reasons = frame["reason"].cat.categories
-    code = np.array([undefined_by(str(r)) for r in reasons], dtype=np.uint8)
-    by = code[frame["reason"].cat.codes.to_numpy()] if len(code) else np.zeros(len(frame), dtype=np.uint8)
-    values[case_codes, series] = number
-    undefined[case_codes, series] = np.where(lacking, by, APPLIES_NOT)
-    present[case_codes, series] = ~lacking | (by != APPLIES_NOT)
-    keys, columns = _series_keys(heads)
-    return _merged_labels(_CellValues(case_names, list(map(str, patients)), keys, values, undefined, present), columns)
-
-
-def _numbered(frame: pd.DataFrame, names: list[str]) -> NDArray[np.intp]:
-    """The number of each line's combination of these columns, in the order in which combinations first appear."""
-    combined = np.zeros(len(frame), dtype=np.int64)
-    for name in names:
-        column = frame[name]
-        if isinstance(column.dtype, pd.CategoricalDtype):
-            codes, count = column.cat.codes.to_numpy(), len(column.cat.categories)
-        else:
-            codes, levels = pd.factorize(column, use_na_sentinel=False)
-            count = len(levels)
-        combined = combined * max(count, 1) + codes
-    return np.asarray(pd.factorize(combined)[0], dtype=np.intp)
-
-
-def _sorted_codes(column: pd.Series) -> tuple[NDArray[np.intp], list[str]]:
-    """Number of each line's text among the sorted ones, and those."""
-    texts = [str(text) for text in column.cat.categories]
-    order = sorted(range(len(texts)), key=texts.__getitem__)
-    place = np.empty(len(texts), dtype=np.intp)
-    place[order] = np.arange(len(texts))
-    return place[column.cat.codes.to_numpy()], [texts[i] for i in order]
-
-
-def _series_keys(heads: pd.DataFrame) -> tuple[list[Key], list[str]]:
-    """Metric names with the rater in brackets, the canonical region without a mark, others as a variant; and labels."""
-    text = heads.astype(dict.fromkeys(("output", "metric", "variant", "region", "rater", "label"), str))
-    boxed = set(text.loc[text["region"] == _REGION, "metric"])
-    keys: list[Key] = []
-    for line in text.itertuples(index=False):
-        metric = f"{line.metric.removesuffix('.each')}[{line.rater}]" if line.rater else line.metric
-        variant = "" if line.variant in _CANONICAL else line.variant
-        if line.metric in boxed and line.region != _REGION:
-            variant = f"{variant} {line.region or FULL}".strip()
-        samples = 0 if np.isnan(line.n_samples) else int(line.n_samples)
-        keys.append((line.output, metric, variant, samples))
-    return keys, list(text["label"])
-
-
-def _merged_labels(cell: _CellValues, labels: list[str]) -> _CellValues:
-    """One series per key: the one without label if there is one, else the mean over the classes of a case."""
-    members: dict[Key, dict[str, int]] = defaultdict(dict)
-    for i, (key, label) in enumerate(zip(cell.keys, labels, strict=True)):
-        members[key][label] = i
-    keys: list[Key] = []
-    values, undefined, present = [], [], []
-    for key, found in members.items():
-        pick = [found[""]] if "" in found else list(found.values())
-        block = cell.values[:, pick]
-        keys.append(key)
-        values.append(block.mean(1))  # a class that is undefined makes the mean undefined
-        codes = cell.undefined[:, pick]
-        undefined.append(np.where((codes == BY_DATA).any(1), np.uint8(BY_DATA), codes.max(1)))
-        present.append(cell.present[:, pick].all(1))
-        if len(found) > 1:
-            output, metric, variant, samples = key
-            for label, i in found.items():
-                if label:
-                    keys.append((output, f"{metric}{{{label}}}", variant, samples))
-                    values.append(cell.values[:, i])
-                    undefined.append(cell.undefined[:, i])
-                    present.append(cell.present[:, i])
-    return _CellValues(
-        cell.cases, cell.patients, keys, np.stack(values, 1), np.stack(undefined, 1), np.stack(present, 1)
-    )
-
-
-def _undefined_by_data(loaded: list[list[_CellValues]]) -> dict[tuple[str, str], set[str]]:
+def _undefined_by_data(loaded: list[list[CellValues]]) -> dict[tuple[str, str], set[str]]:
     """(metric, variant) to the cases that the data leave undefined, over all these rows."""
     dropped: dict[tuple[str, str], set[str]] = defaultdict(set)
     for cells in loaded:
@@ -242,7 +136,7 @@ def _undefined_by_data(loaded: list[list[_CellValues]]) -> dict[tuple[str, str],
     return dropped
 
 
-def _row_values(row: Row, cells: list[_CellValues], dropped: dict[tuple[str, str], set[str]]) -> RowValues:
+def _row_values(row: Row, cells: list[CellValues], dropped: dict[tuple[str, str], set[str]]) -> RowValues:
     patient_of = {c: p for cell in cells for c, p in zip(cell.cases, cell.patients, strict=True)}
     cases = sorted(patient_of)
     position = {case: i for i, case in enumerate(cases)}

@@ -36,8 +36,8 @@ class Waste:
 def find_waste(results: Path, attempts: bool = False, superseded: bool = False) -> Waste:
     """What can go; a cell that somebody runs is left alone.
 
-    Always: temporary files of killed processes, markers of claims, states of finished cells, remembered plans and
-    tables.
+    Always: temporary files of killed processes, markers of claims, states of finished cells, remembered plans,
+    tables and values.
 
     Args:
         attempts: also logs of all attempts of finished cells but the last, and of lost attempts.
@@ -58,9 +58,9 @@ def find_waste(results: Path, attempts: bool = False, superseded: bool = False) 
                 waste.add("old attempts", path)
         if superseded and (folder / "superseded").exists():
             waste.add("superseded results", folder / "superseded")
-    for name in ("plans", "tables", "states.json"):
+    for name in ("plans", "tables", "values", "states.json"):
         if (results / "derived" / name).exists():
-            waste.add("remembered plans and tables", results / "derived" / name)
+            waste.add("remembered plans, tables and values", results / "derived" / name)
     return waste
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .aggregate import FULL, Key, RowValues, scores_and_values
+from .aggregate import RowValues, scores_and_values
+from .cell_values import FULL, Key
 from .columns import HUMAN_OUTPUTS, REAL_ORDER, TRIVIAL
 from .groups import Group, Row
 

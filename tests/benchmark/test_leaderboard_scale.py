@@ -1,4 +1,4 @@
-"""A large leaderboard: 20 methods × 5 data sets × 4 folds, 1,000 cases a data set, in a minute of processor time."""
+"""A large leaderboard: 20 methods × 5 data sets × 4 folds × 1,000 cases, in a minute of processor time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from multirater.benchmark.leaderboard import sheets_of, write_leaderboard
 
 Make = Callable[..., Any]
-METHODS, DATASETS, FOLDS, CASES = 20, 5, 4, 250
+METHODS, DATASETS, FOLDS, CASES = 20, 5, 4, 1000
 METRICS = "ged ged.debiased hm_iou diversity_gap dice_match dice_max_rater_to_sample ncc empty_gap dice_soft".split()
 
 
@@ -35,11 +35,13 @@ def test_a_large_leaderboard_takes_less_than_a_minute(fabricate: Make) -> None:
                     rater_ids=tuple(raters),
                     cases_per_patient=3,
                 )
-    start = time.process_time()
-    sheets = sheets_of(Path(f.results))
-    write_leaderboard(f.results, ("tex", "html"), sheets)
-    seconds = time.process_time() - start
+    seconds = []
+    for _ in range(2):  # the second time, the values of the cells are there as arrays
+        start = time.process_time()
+        sheets = sheets_of(Path(f.results))
+        write_leaderboard(f.results, ("tex", "html"), sheets)
+        seconds.append(time.process_time() - start)
     assert len(sheets) == DATASETS
     assert all(sheet.most("n_cases") == FOLDS * CASES for sheet in sheets)
-    print(f"{seconds:.1f} s")
-    assert seconds < 60
+    print(f"{seconds[0]:.1f} s, again {seconds[1]:.1f} s")
+    assert max(seconds) < 60
