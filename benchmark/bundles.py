@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from .states import scan
 
 IDS = ("case_id", "patient_id")
 _DATE = (1980, 1, 1, 0, 0, 0)  # of every entry: the same results make the same bytes
+PSEUDONYM = re.compile("h[0-9a-f]{16}")  # what `hashed` returns
 PRIVATE = ("host", "slurm_job", "command")
 
 
@@ -37,7 +39,9 @@ def rename_ids(metrics: bytes, rename: Callable[[str], str]) -> bytes:
     known: dict[str, str] = {}
     for row in rows[1:]:
         for i in columns:
-            row[i] = known.setdefault(row[i], rename(row[i]))
+            if row[i] not in known:
+                known[row[i]] = rename(row[i])
+            row[i] = known[row[i]]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()

@@ -13,7 +13,9 @@ eval/<key8>/            metrics.csv, components-<output>.npz (counts behind the 
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import lzma
 import os
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ SCHEMA = {"cell": 1, "train": 2, "result": 2, "multirater-results": 1, "attempt"
 PATHS = ("root", "config", "backbone_weights")  # options that name a place on this machine
 # Options of the loop that are younger than the first results: at these values they are left out of a key.
 NEUTRAL = {"precision": "fp32", "tf32": False, "compile": False, "processes": 1}
+VALUE_KEYS = ("case_id", "output", "rater", "label", "metric", "variant", "region")  # columns that name a case value
 HUMAN = "human"  # the pseudo-method whose cell holds the human and oracle rows of a data set
 
 
@@ -122,6 +125,12 @@ def read_metrics(folder: Path) -> bytes:
         return lzma.decompress(packed.read_bytes())
     except lzma.LZMAError as error:
         raise OSError(f"{packed} is damaged: {error}") from error
+
+
+def case_values(metrics: bytes) -> dict[tuple[str, ...], str]:
+    """The values of a ``metrics.csv`` as they are written (empty: undefined), by the columns of `VALUE_KEYS`."""
+    rows = csv.DictReader(io.StringIO(metrics.decode("utf-8")))
+    return {tuple(row[k] for k in VALUE_KEYS): row["value"] for row in rows}
 
 
 @dataclass(frozen=True)

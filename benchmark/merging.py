@@ -25,8 +25,8 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.files import write_bytes, write_json
 from ..core.hashing import canonical_json, file_digest
-from .bundles import hashed, rename_ids, without
-from .cell import PATHS, PROTOCOL, Cell, State, checked, open_results, read_metrics, train_key
+from .bundles import PSEUDONYM, hashed, rename_ids, without
+from .cell import PATHS, PROTOCOL, Cell, State, case_values, checked, open_results, read_metrics, train_key
 from .records import validate
 from .states import scan
 
@@ -60,15 +60,20 @@ class Known:
 
     data: dict[str, tuple[str, str]] = field(default_factory=dict)
     ids: dict[str, dict[str, str]] = field(default_factory=dict)  # by fingerprint: pseudonyms to ids
+    _read: set[tuple[Any, ...]] = field(default_factory=set)  # data, fold and limit whose ids are known
 
     def note(self, cell: Cell, spec: Mapping[str, Any], done: bool) -> None:
-        data = spec["dataset"]
-        self.data[data_name(spec)] = (data["fingerprint"], data["split_hash"])
-        if done:
+        data, name = spec["dataset"], data_name(spec)
+        self.data[name] = (data["fingerprint"], data["split_hash"])
+        # All that are scored on the same cases name the same ones: of a thousand cells one is read.
+        cases = (name, data["fingerprint"], spec["eval"].get("max_cases"))
+        if done and cases not in self._read:
             rows = csv.DictReader(io.StringIO(read_metrics(cell.eval_folder(spec["eval_key"])).decode()))
             found = {ident for row in rows for ident in (row["case_id"], row["patient_id"])}
             names = self.ids.setdefault(data["fingerprint"], {})
             names |= {hashed(data["fingerprint"], ident): ident for ident in found}
+            if not any(map(PSEUDONYM.fullmatch, found)):  # as a bundle may have left them, which a later cell resolves
+                self._read.add(cases)
 
 
 def data_name(spec: Mapping[str, Any]) -> str:
@@ -214,16 +219,14 @@ def _check_data(spec: Mapping[str, Any], known: Known) -> None:
 
 def difference(ours: bytes, theirs: bytes, fingerprint: str) -> str:
     """What differs between the case values of the same key, in words; empty if nothing does."""
-    tables = []
-    for text in (ours, theirs):
-        rows = {}
-        for row in csv.DictReader(io.StringIO(text.decode())):
-            case = row["case_id"]
-            name = case if re.fullmatch("h[0-9a-f]{16}", case) else hashed(fingerprint, case)
-            keys = ("output", "rater", "label", "metric", "variant", "region")
-            rows[(name, *(row[k] for k in keys))] = row["value"]
-        tables.append(rows)
-    one, two = tables
+
+    def pseudonym(case: str) -> str:
+        return case if PSEUDONYM.fullmatch(case) else hashed(fingerprint, case)
+
+    one, two = (
+        {(pseudonym(case), *others): value for (case, *others), value in case_values(text).items()}
+        for text in (ours, theirs)
+    )
     if one.keys() != two.keys():
         return f"{len(one.keys() ^ two.keys())} of {len(one.keys() | two.keys())} values are on one side only"
     apart = [(key, float(one[key] or "nan"), float(two[key] or "nan")) for key in one if one[key] != two[key]]

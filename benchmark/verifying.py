@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import tempfile
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.files import read_json
-from .cell import HUMAN, Cell, State, all_cells, open_results, read_metrics
+from .cell import HUMAN, Cell, State, all_cells, case_values, open_results, read_metrics
 from .devices import pick_device
 
 TOLERANCE = 1e-6  # of a mean: what another version of a library may change in a deterministic run
@@ -106,9 +104,7 @@ def _reasons(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def compare(first: bytes, second: bytes, reasons: list[str], tolerance: float) -> Verified:
     """Case values of two runs of one specification, row by row."""
-    one, two = (list(csv.DictReader(io.StringIO(text.decode()))) for text in (first, second))
-    keys = ("case_id", "output", "rater", "label", "metric", "variant", "region")
-    tables = [{tuple(row[k] for k in keys): row["value"] for row in rows} for rows in (one, two)]
+    tables = [case_values(first), case_values(second)]
     both = tables[0].keys() & tables[1].keys()
     undefined = len(tables[0].keys() ^ tables[1].keys())
     different, largest = 0, 0.0

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from multirater.benchmark import merging
 from multirater.benchmark.bundles import export, hashed
 from multirater.benchmark.cell import SCHEMA, Cell, checked, eval_key, open_results, read_metrics, schema, train_key
 from multirater.benchmark.merging import merge
@@ -258,3 +259,22 @@ def test_cells_are_found_by_folder_path_and_name(tmp_path):
     for name, words in (("nothing", "names no cell"), (cell.folder.name[:3], "names no cell")):
         with pytest.raises(UserError, match=words):
             find_cell(tmp_path / "r", name)
+
+
+def test_ids_are_asked_of_one_cell_for_all_that_share_its_cases(tmp_path, monkeypatch):
+    """Of those that a bundle left with pseudonyms none can tell."""
+    theirs = make(tmp_path / "theirs", method="a")
+    export(tmp_path / "theirs", tmp_path / "a.zip")
+    mine = tmp_path / "mine"
+    merge(mine, [tmp_path / "a.zip"])
+    for seed in range(3):
+        make(mine, method="b", seed=seed)
+    make(tmp_path / "theirs", method="c")
+    export(tmp_path / "theirs", tmp_path / "b.zip")
+    read: list[str] = []
+    monkeypatch.setattr(merging, "read_metrics", lambda folder: read.append(folder.parts[-5]) or read_metrics(folder))
+    merged = merge(mine, [tmp_path / "b.zip"])
+    assert merged.same == ["/".join(theirs.folder.parts[-3:])]
+    (added,) = merged.added
+    assert "c0,p0" in values_of(Cell(mine / "cells" / added))
+    assert sorted(read) == ["a", "a", "b"]  # once to compare
