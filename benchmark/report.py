@@ -26,9 +26,17 @@ _KEPT = 20  # printed tables
 
 
 def finish(report: Report, figures: bool = True, as_json: bool = False) -> int:
-    """Print the table of the report's cells, update ``results/derived``, name what failed; return the exit code."""
+    """Print the table of the report's cells, update ``results/derived``, name what failed; return the exit code.
+
+    Raises:
+        UserError: tables or figures cannot be made or written, though every cell has its result.
+    """
+    trouble: UserError | None = None
     if not report.handed_over:
-        _tables(report, figures, as_json)
+        try:
+            _tables(report, figures, as_json)
+        except UserError as error:  # a full disk, which cells have found too: what became of them is said first
+            trouble = error
     for name, reason in report.skipped:
         click.echo(f"skipped {name}: {reason}", err=True)
     for cell, message in report.failed:
@@ -43,6 +51,10 @@ def finish(report: Report, figures: bool = True, as_json: bool = False) -> int:
         click.echo(report.stopped, err=True)
     if report.interrupted:
         click.echo("interrupted; the same command goes on where it stopped", err=True)
+    if trouble is not None:
+        if not report.exit_code:
+            raise trouble
+        click.echo(str(trouble), err=True)
     return report.exit_code
 
 

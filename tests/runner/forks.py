@@ -80,3 +80,13 @@ def coordinate(arguments, target, environment):
         "cells": len(report.cells),
     }
     Path(target).write_text(json.dumps(record))
+
+
+def command(arguments, target, environment):
+    """The command line with these arguments; what it prints goes to `target`."""
+    os.environ.update(environment)
+    from multirater.benchmark.attempts import logged
+    from multirater.benchmark.cli import main
+
+    with logged(Path(target)):
+        main(arguments)

@@ -4,6 +4,7 @@ What a poison method does is told by the environment of the worker, so that a ce
 specification.
 """
 
+import contextlib
 import os
 import resource
 import signal
@@ -84,6 +85,12 @@ class Poison(Toy):
 
     def disk(self):
         resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+
+    def fills(self):
+        """Writes to the file called ``FILL`` until no byte fits on its disk."""
+        with open(os.environ["FILL"], "wb", buffering=0) as stream, contextlib.suppress(OSError):
+            while stream.write(bytes(2**16)):
+                pass
 
 
 class PoisonEvaluation(Toy):
