@@ -47,6 +47,11 @@ class Row:
         return f"{self.method} ({self.label})" if self.label else self.method
 
     @property
+    def first(self) -> StoredCell:
+        """The finished cell of the first fold and seed, for what cannot be averaged over runs; there must be one."""
+        return min(self.cells, key=lambda c: (c.spec["fold"], c.spec["seed"]))
+
+    @property
     def folds(self) -> tuple[int, ...]:
         return tuple(sorted({int(c.spec["fold"]) for c in self.cells}))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...core.errors import UserError
 from ..cell import Cell
 from ..groups import Group, Row
-from .source import LeftOut
+from .source import LeftOut, patients_of
 
 if TYPE_CHECKING:
     from ...metrics.components import Components
@@ -64,8 +64,7 @@ def counted(group: Group, row: Row, outputs: tuple[str, ...], k: int = 0) -> Cou
         path = Cell(cell.folder).eval_folder(cell.spec["eval_key"]) / f"components-{output}{mark}.npz"
         if not path.is_file():
             raise LeftOut(f"{cell.name} stores no counts of {output} (bundles and published records leave them behind)")
-        frame = cell.metrics(("case_id", "patient_id")).drop_duplicates("case_id")
-        patient_of = dict(zip(frame["case_id"].astype(str), frame["patient_id"].astype(str), strict=True))
+        patient_of = patients_of(cell)
         try:
             found = load_components(path)
         except UserError as error:

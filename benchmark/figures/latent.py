@@ -19,7 +19,7 @@ from ..groups import Row
 from ..sheet import Sheet
 from .per_rater import reader_name
 from .reliability import READER_COLOURS
-from .source import LeftOut
+from .source import LeftOut, patients_of
 from .style import GREY, ONE_COLUMN, caption
 from .style import counted as said_of
 
@@ -40,11 +40,10 @@ def draw(sheet: Sheet, row: Row) -> tuple[Figure, pd.DataFrame]:
 
     if not row.cells:
         raise LeftOut("no finished cell")
-    cell = min(row.cells, key=lambda c: (c.spec["fold"], c.spec["seed"]))
+    cell = row.first
     case_ids, samples, raters = _codes(Cell(cell.folder), cell.name)
     project = _projection(samples, raters)
-    frame = cell.metrics(("case_id", "patient_id")).drop_duplicates("case_id")
-    n_patients = frame["patient_id"].nunique()
+    n_patients = len(set(patients_of(cell).values()))
 
     figure, ax = plt.subplots(figsize=(ONE_COLUMN, ONE_COLUMN * 0.95), layout="constrained")
     parts = []

@@ -17,7 +17,7 @@ from ..bootstrap import percentile_intervals
 from ..groups import Group, Row
 from ..sheet import Sheet
 from .distances import over_samples, perfect_sampler
-from .source import LeftOut, Scored, scored
+from .source import LeftOut, Scored, scored_classes
 from .style import BLACK, TWO_COLUMN, caption, look, short
 from .style import counted as said_of
 from .tracks import labels, row_name
@@ -145,8 +145,7 @@ def _row_curves(row: Row, perfect: dict[str, tuple[str, NDArray[np.float64]]]) -
     patient_of: dict[str, str] = {}
     sizes: list[int] = []
     for cell in row.cells:
-        classes = [scored(cell)]
-        classes += [scored(cell, k) for k in range(1, classes[0].layout.classes)]
+        classes = scored_classes(cell)
         found = classes[0]
         count = int(cell.spec["eval"]["n_samples"]) if found.stored.samples is None else found.stored.samples.shape[1]
         sizes = [s for s in SIZES if s <= count]

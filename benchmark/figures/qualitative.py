@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from ..collect import StoredCell
 from ..groups import Group, Row
 from ..sheet import Sheet
-from .distances import dice, rater_diversity
-from .source import LeftOut, Scored, scored
+from .distances import dice
+from .source import LeftOut, Scored, diversity_of, scored
 from .style import BLACK, GREY, TWO_COLUMN, YELLOW, caption, rater_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.contour import QuadContourSet
     from matplotlib.figure import Figure
 
 PERCENTILES = (10, 30, 50, 70, 90)
@@ -84,9 +85,9 @@ def draw(sheet: Sheet, row: Row, k: int = 0) -> tuple[Figure, pd.DataFrame]:
     group = sheet.group
     if not row.cells:
         raise LeftOut("no finished cell")
-    cell = min(row.cells, key=lambda c: (c.spec["fold"], c.spec["seed"]))
+    cell = row.first
     found = scored(cell, k)
-    diversity = rater_diversity(found.masks, found.valid)
+    diversity = diversity_of(found)
     cases = chosen_cases(diversity)
     if not cases:
         raise LeftOut("no scored case has a reader")
@@ -173,7 +174,7 @@ def _case(
         drawn.append(stored.raters[i] > 0.5)
     shape = (int(mean.shape[0]), int(mean.shape[1]))
     box = crop_box([m.astype(bool) for m in drawn], shape)
-    picture = _picture(found.image(i))[box]
+    image = picture(found.image(i))[box]
     error = np.abs(mean.astype(np.float64) - masks[valid].mean(0))
     maps = {"mean": mean, "entropy": _entropy(mean), "error": error}
     record: dict[str, Any] = {
@@ -192,7 +193,7 @@ def _case(
             if block.kind == "summary":
                 ax.imshow(maps[name][box], cmap=_MAPS[name][0], vmin=0, vmax=1)
                 continue
-            ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
+            ax.imshow(image, cmap="gray", vmin=0, vmax=1)
             if block.kind == "reader":
                 _reader(ax, masks[k], bool(valid[k]), box, rater_colour(k))
                 record[f"area_reader_{name}"] = int(masks[k].sum()) if valid[k] else None
@@ -224,7 +225,7 @@ def _short(name: str) -> str:
     return "\n".join([*lines, line])
 
 
-def _picture(image: NDArray[np.float32]) -> NDArray[np.float64]:
+def picture(image: NDArray[np.float32]) -> NDArray[np.float64]:
     """H×W grey or H×W×3 colour in [0, 1]; the darkest and brightest half per cent are clipped."""
     shown = image[:3].transpose(1, 2, 0) if len(image) == 3 else image[0]
     low, high = np.percentile(shown, [0.5, 99.5])
@@ -251,14 +252,22 @@ def _outline(ax: Axes, values: NDArray[np.float32], colour: str) -> None:
     if not (values > 0.5).any():
         _say(ax, "empty", colour)
         return
-    # A frame of background closes outlines at the border of the crop.
-    padded = np.pad(values, 1)
-    grid = np.arange(-1, values.shape[1] + 1), np.arange(-1, values.shape[0] + 1)
-    ax.contourf(*grid, padded, levels=[0.5, 2.0], colors=[colour], alpha=0.16)
-    line = ax.contour(*grid, padded, levels=[0.5], colors=[colour], linewidths=0.9)
+    ax.contourf(*_framed(values), levels=[0.5, 2.0], colors=[colour], alpha=0.16)
+    line = contour(ax, values, colour, 0.9)
     line.set_path_effects([withStroke(linewidth=1.7, foreground=BLACK, alpha=0.55)])
+
+
+def contour(ax: Axes, values: NDArray[np.float32], colour: str, width: float) -> QuadContourSet:
+    """The 0.5 contour of a panel's H×W values."""
+    line = ax.contour(*_framed(values), levels=[0.5], colors=[colour], linewidths=width)
     ax.set_xlim(-0.5, values.shape[1] - 0.5)
     ax.set_ylim(values.shape[0] - 0.5, -0.5)
+    return line
+
+
+def _framed(values: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """Columns, lines and values with a frame of background, which closes outlines at the border of the crop."""
+    return np.arange(-1, values.shape[1] + 1), np.arange(-1, values.shape[0] + 1), np.pad(values, 1)
 
 
 def _say(ax: Axes, text: str, colour: str, corner: bool = False) -> None:

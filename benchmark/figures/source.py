@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from ...core.errors import UserError
 from ...core.hashing import digest
 from ..class_layout import ClassLayout
 from ..collect import StoredCell
+from .distances import rater_diversity
 
 if TYPE_CHECKING:
     from ...datasets.base import Dataset
@@ -93,24 +94,38 @@ def dataset_of(cell: StoredCell) -> Dataset:
     from ...datasets import open_dataset
 
     data = cell.spec["dataset"]
-    key = digest([data["name"], data["options"], data["fingerprint"]])
-    cache = _open.get()
-    if cache is not None and key in cache:
-        if isinstance(cache[key], LeftOut):
-            raise cache[key]
-        return cache[key]
-    found: Any
-    try:
-        found = open_dataset(data["name"], **data["options"])
+
+    def opened() -> Dataset | LeftOut:  # that it cannot be opened is found out once, too
+        try:
+            found = open_dataset(data["name"], **data["options"])
+        except UserError as error:
+            return LeftOut(f"the data cannot be opened: {error}")
         if found.fingerprint != data["fingerprint"]:
-            found = LeftOut(f"the data of {data['name']} are not those of the cell (another fingerprint)")
-    except UserError as error:
-        found = LeftOut(f"the data cannot be opened: {error}")
-    if cache is not None:
-        cache[key] = found
+            return LeftOut(f"the data of {data['name']} are not those of the cell (another fingerprint)")
+        return found
+
+    found: Dataset | LeftOut = kept(("data set", digest([data["name"], data["options"], data["fingerprint"]])), opened)
     if isinstance(found, LeftOut):
         raise found
     return found
+
+
+def patients_of(cell: StoredCell) -> dict[str, str]:
+    """Case id to patient id of the scored cases of a finished cell."""
+
+    def read() -> dict[str, str]:
+        frame = cell.metrics(("case_id", "patient_id")).drop_duplicates()
+        return dict(zip(frame["case_id"].astype(str), frame["patient_id"].astype(str), strict=True))
+
+    found: dict[str, str] = kept(("patients", cell.folder), read)
+    return found
+
+
+def diversity_of(found: Scored) -> NDArray[np.float64]:
+    """The readers' diversity in every scored case, which depends on the data alone."""
+    key = ("diversity", found.dataset.fingerprint, found.k, tuple(found.case_ids))
+    values: NDArray[np.float64] = kept(key, lambda: rater_diversity(found.masks, found.valid))
+    return values
 
 
 def scored(cell: StoredCell, k: int = 0) -> Scored:
@@ -119,6 +134,15 @@ def scored(cell: StoredCell, k: int = 0) -> Scored:
     Raises:
         LeftOut: no stored predictions, data that cannot be opened, or cases that are no 2D images.
     """
+    return _scored(cell, (k,))[0]
+
+
+def scored_classes(cell: StoredCell) -> list[Scored]:
+    """`scored` for every class, the predictions read once."""
+    return _scored(cell, None)
+
+
+def _scored(cell: StoredCell, classes: Sequence[int] | None) -> list[Scored]:
     from ..cell import Cell
     from ..predictions import read_predictions
 
@@ -130,8 +154,7 @@ def scored(cell: StoredCell, k: int = 0) -> Scored:
     if description.spatial_dims != 2 or any("volume" in record.meta for record in dataset.records):
         raise LeftOut("drawn for 2D images only")
     layout = ClassLayout.of(description)
-    frame = cell.metrics(("case_id", "patient_id")).drop_duplicates()
-    patient_of = dict(zip(frame["case_id"].astype(str), frame["patient_id"].astype(str), strict=True))
+    patient_of = patients_of(cell)
     position = {record.case_id: i for i, record in enumerate(dataset.records)}
     case_ids = sorted(c for c in patient_of if c in position)
     if not case_ids:
@@ -146,18 +169,22 @@ def scored(cell: StoredCell, k: int = 0) -> Scored:
     indices = np.array([position[c] for c in case_ids])
     masks, valid = dataset.arrays(indices)[1:]
     chosen = stored.select(case_ids, count)
-    return Scored(
-        dataset,
-        layout,
-        k,
-        indices,
-        case_ids,
-        [patient_of[c] for c in case_ids],
-        layout.plane(masks, k),
-        valid,
-        _of_class(chosen, layout, k),
-        chosen.mean,
-    )
+    patients = [patient_of[c] for c in case_ids]
+    return [
+        Scored(
+            dataset,
+            layout,
+            k,
+            indices,
+            case_ids,
+            patients,
+            layout.plane(masks, k),
+            valid,
+            _of_class(chosen, layout, k),
+            chosen.mean,
+        )
+        for k in (range(layout.classes) if classes is None else classes)
+    ]
 
 
 def _of_class(stored: StoredPredictions, layout: ClassLayout, k: int) -> StoredPredictions:

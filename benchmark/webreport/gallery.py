@@ -15,7 +15,7 @@ from ...core.errors import UserError
 from ...core.files import read_json
 from ..collect import DamagedCell
 from ..figures.book import table_key
-from ..figures.source import LeftOut, Scored, kept, scored
+from ..figures.source import LeftOut, Scored, diversity_of, scored
 from ..sheet import Sheet
 from .records import Names
 
@@ -99,12 +99,12 @@ class Gallery:
             return []
         from ..figures.qualitative import chosen_cases, crop_box
 
-        cell = min(row.cells, key=lambda c: (c.spec["fold"], c.spec["seed"]))
+        cell = row.first
         try:
             found = scored(cell)
         except (LeftOut, DamagedCell, UserError):
             return []
-        diversity = kept(("diversity", id(sheet), tuple(found.case_ids)), lambda: _diversity(found))
+        diversity = diversity_of(found)
         out = []
         for percentile, i in chosen_cases(diversity):
             masks, valid = found.masks[i], found.valid[i]
@@ -143,10 +143,10 @@ class Gallery:
             "image": "",
         }
         if self.with_images:
-            from ..figures.qualitative import _picture
+            from ..figures.qualitative import picture
 
-            picture = (_picture(found.image(i))[box][::step, ::step] * 255).astype(np.uint8)
-            record["image"] = self._png(f"{stem}-image.png", picture)
+            pixels = (picture(found.image(i))[box][::step, ::step] * 255).astype(np.uint8)
+            record["image"] = self._png(f"{stem}-image.png", pixels)
         return record
 
     def _png(self, name: str, pixels: NDArray[np.uint8]) -> str:
@@ -158,12 +158,6 @@ class Gallery:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(buffer.getvalue())
         return name
-
-
-def _diversity(found: Scored) -> NDArray[np.float64]:
-    from ..figures.distances import rater_diversity
-
-    return rater_diversity(found.masks, found.valid)
 
 
 def _frames(found: Scored, i: int, rater_ids: tuple[str, ...]) -> list[tuple[str, str, NDArray[np.bool_]]]:
