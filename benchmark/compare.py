@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ from .directions import compared_at_equal_samples
 from .leaderboard import sheets_of
 from .ranked import TRACKS, Ranked, ranked, track_of
 from .sheet import Line, Sheet
-from .statistics import pairwise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,12 +49,12 @@ class Comparison:
     def names(self) -> tuple[str, str]:
         return self.found.names[0], self.found.names[1]
 
-    @property
+    @cached_property
     def pair(self) -> dict[str, Any]:
         """The line of `statistics.pairwise`: difference A − B, interval, p-values, effect sizes."""
-        return dict(pairwise(self.found.table).iloc[0])
+        return dict(self.found.pairs.iloc[0])
 
-    @property
+    @cached_property
     def cases(self) -> pd.DataFrame:
         """Every case, `CASE_COLUMNS`, those that move the mean most first.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from .compare import Comparison
 from .figures.book import slug
-from .figures.qualitative import crop_box
+from .figures.qualitative import contour, crop_box, picture
 from .figures.source import LeftOut, Scored, open_once, scored
 from .figures.style import BLUE, GREY, VERMILLION, paper_style, rater_colour, save
 from .layout import ARROWS, fixed
@@ -52,31 +53,33 @@ def draw(one: Comparison) -> Figure:
     import matplotlib.pyplot as plt
 
     chosen = one.deciding(EACH_SIDE)
-    sources = [_source(one, line) for line in one.found.lines]
-    usable = next((s for s in sources if not isinstance(s, str)), None)
-    rows = [r for r in chosen.to_dict("records") if usable is not None and r["case_id"] in usable.case_ids]
+    sides = [_shown(one, line, set(chosen["case_id"])) for line in one.found.lines]
+    rows = [r for r in chosen.to_dict("records") if any(r["case_id"] in cases for cases, _ in sides)]
     height = max(2.9, 0.55 + len(rows) * (_PANEL + 0.06) + 0.3)
     width = 3.1 + (3 * (_PANEL + 0.06) + 0.9 if rows else 0.0)
     figure = plt.figure(figsize=(width, height))
     _scatter(figure.add_axes((0.5 / width, (height - 2.55) / height, 2.2 / width, 2.2 / height)), one, chosen)
     for y, record in enumerate(rows):
         top = height - 0.5 - y * (_PANEL + 0.06)
+        of_case = [cases.get(record["case_id"]) for cases, _ in sides]
         for x in range(3):
             place = (3.75 + x * (_PANEL + 0.06)) / width, (top - _PANEL) / height, _PANEL / width, _PANEL / height
             ax = figure.add_axes(place)
             ax.set_axis_off()
-            _panel(ax, one, sources, usable, record, x)
+            _panel(ax, of_case, [line.output for line in one.found.lines], x)
             if y == 0:
                 ax.set_title(("image, readers", *one.names)[x], fontsize=6.5, loc="center", wrap=True)
         figure.text(3.7 / width, (top - _PANEL / 2) / height, _caption(y, record), ha="right", va="center", fontsize=6)
-    missing = [s for s in sources if isinstance(s, str)]
+    missing = [why for _, why in sides if why]
     said = [one.sheet.group.title, *([one.sheet.group.notice] if one.sheet.group.notice else [])]
     if rows:
         said.append(
             "outlines: readers; masks for the readers in their colours, samples, or mean map > 0.5; grey: mean map"
         )
+    if rows and one.sheet.group.class_names:
+        said.append(f"images: class {one.sheet.group.class_names[0]} alone")
     if missing:
-        said.append("no images: " + "; ".join(dict.fromkeys(missing)))
+        said.append(f"{'not all' if rows else 'no'} images: " + "; ".join(dict.fromkeys(missing)))
     figure.text(0.02, 0.01, "\n".join(said), fontsize=5.5, color=GREY, va="bottom")
     return figure
 
@@ -106,49 +109,71 @@ def _caption(i: int, record: dict[str, Any]) -> str:
     return f"{i + 1}: for {side}\nA {fixed(record['a'], 3)}\nB {fixed(record['b'], 3)}"
 
 
-def _source(one: Comparison, line: Line) -> Scored | str:
-    """The scored cases of a line's first cell, or why there are none."""
+@dataclass(frozen=True)
+class _Shown:
+    """A deciding case as one side has it: image C×H×W, readers R×H×W, mean map H×W, and what else is stored."""
+
+    image: NDArray[np.float32]
+    readers: NDArray[np.bool_]
+    mean: NDArray[np.float32]
+    raters: NDArray[np.bool_] | None
+    samples: NDArray[np.bool_] | None
+
+    @classmethod
+    def of(cls, found: Scored, i: int) -> _Shown:
+        stored = found.stored
+        raters = None if stored.raters is None else stored.raters[i] > 0.5
+        samples = None if stored.samples is None else stored.samples[i, :_SAMPLES].copy()
+        return cls(found.image(i), found.masks[i], stored.mean[i].copy(), raters, samples)
+
+
+def _shown(one: Comparison, line: Line, wanted: set[str]) -> tuple[dict[str, _Shown], str]:
+    """The wanted cases by id, each from the line's first seed that predicts it; and why some are not there."""
     row = one.sheet.row(line)
     if row.human:
-        return "the readers predict nothing"
-    cells = sorted(row.cells, key=lambda c: (c.spec["seed"], c.spec["fold"]))
-    try:
-        return scored(cells[0])
-    except LeftOut as reason:
-        return str(reason)
+        return {}, "the readers predict nothing"
+    shown: dict[str, _Shown] = {}
+    reasons = []
+    for cell in sorted(row.cells, key=lambda c: (c.spec["seed"], c.spec["fold"])):
+        if wanted <= set(shown):
+            break
+        try:
+            found = scored(cell)
+        except LeftOut as reason:
+            reasons.append(str(reason))
+            continue
+        position = {case: i for i, case in enumerate(found.case_ids)}
+        shown |= {case: _Shown.of(found, position[case]) for case in sorted(wanted - set(shown)) if case in position}
+    return shown, "" if wanted <= set(shown) else "; ".join(dict.fromkeys(reasons))
 
 
-def _panel(
-    ax: Axes, one: Comparison, sources: Sequence[Scored | str], usable: Scored | None, record: dict[str, Any], x: int
-) -> None:
-    assert usable is not None
-    source = usable if x == 0 else sources[x - 1]
-    if isinstance(source, str) or record["case_id"] not in source.case_ids:
+def _panel(ax: Axes, of_case: Sequence[_Shown | None], outputs: Sequence[str], x: int) -> None:
+    """Image and readers (x = 0), or what A (1) or B (2) gives."""
+    there = [side for side in of_case if side is not None]
+    side = there[0] if x == 0 else of_case[x - 1]
+    if side is None:
         ax.text(0.5, 0.5, "not stored", ha="center", va="center", fontsize=6, color=GREY, transform=ax.transAxes)
         return
-    i = source.case_ids.index(record["case_id"])
-    readers = source.masks[i]
-    stored = [s for s in sources if not isinstance(s, str) and record["case_id"] in s.case_ids]
-    means = [s.stored.mean[s.case_ids.index(record["case_id"])] > 0.5 for s in stored]
-    box = crop_box([readers, *means], readers.shape[-2:])
+    height, width = side.readers.shape[-2:]
+    box = crop_box([side.readers, *(s.mean > 0.5 for s in there)], (height, width))
     if x == 0:
-        image = source.image(i)[0]
-        ax.imshow(image[box], cmap="gray")
-        _outlines(ax, [m[box] for m in readers], [rater_colour(r) for r in range(len(readers))])
+        ax.imshow(picture(side.image)[box], cmap="gray", vmin=0, vmax=1)
+        _outlines(ax, side.readers, box)
         return
-    output = one.found.lines[x - 1].output
-    ax.imshow(source.stored.mean[i][box], cmap="gray", vmin=0, vmax=1)
-    if output == "personalised" and source.stored.raters is not None:
-        maps = source.stored.raters[i] > 0.5
-        _outlines(ax, [m[box] for m in maps], [rater_colour(r) for r in range(len(maps))])
-    elif output == "diverse" and source.stored.samples is not None:
-        shown = source.stored.samples[i, :_SAMPLES]
-        _outlines(ax, [m[box] for m in shown], [VERMILLION] * len(shown), 0.5)
+    ax.imshow(side.mean[box], cmap="gray", vmin=0, vmax=1)
+    output = outputs[x - 1]
+    if output == "personalised" and side.raters is not None:
+        _outlines(ax, side.raters, box)
+    elif output == "diverse" and side.samples is not None:
+        _outlines(ax, side.samples, box, VERMILLION, 0.5)
     else:
-        _outlines(ax, [(source.stored.mean[i] > 0.5)[box]], [VERMILLION])
+        _outlines(ax, (side.mean > 0.5)[None], box, VERMILLION)
 
 
-def _outlines(ax: Axes, masks: Sequence[NDArray[np.bool_]], colours: Sequence[str], width: float = 0.8) -> None:
-    for mask, colour in zip(masks, colours, strict=True):
-        if mask.any() and not mask.all():
-            ax.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=width)
+def _outlines(
+    ax: Axes, masks: NDArray[np.bool_], box: tuple[slice, slice], colour: str = "", width: float = 0.8
+) -> None:
+    """Masks M×H×W; without a colour each in that of its reader."""
+    for r, mask in enumerate(masks):
+        if mask.any():
+            contour(ax, mask[box].astype(np.float32), colour or rater_colour(r), width)
