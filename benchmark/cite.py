@@ -81,9 +81,7 @@ class Citation:
 def bibliography() -> dict[str, str]:
     """Entries of ``references.bib`` by key."""
     text = (Path(__file__).parent / "references.bib").read_text(encoding="utf-8")
-    entries = re.findall(r"^@\w+\{(\w+),.*?^\}", text, re.S | re.M)
-    bodies = re.findall(r"^@\w+\{\w+,.*?^\}", text, re.S | re.M)
-    return dict(zip(entries, bodies, strict=True))
+    return {entry[1]: entry[0] for entry in re.finditer(r"^@\w+\{(\w+),.*?^\}", text, re.S | re.M)}
 
 
 def cite_names(names: Iterable[str]) -> list[Citation]:
@@ -110,6 +108,7 @@ def cite_results(results: Path) -> list[Citation]:
     Raises:
         UserError: not a results folder, or nothing finished in it.
     """
+    from .bootstrap import MIN_CLUSTERS
     from .leaderboard import sheets_of, tables_of
     from .ranked import TRACKS, rankings
 
@@ -122,7 +121,7 @@ def cite_results(results: Path) -> list[Citation]:
         shown = {m for track in TRACKS.values() for m in (*track.primary, *track.secondary)}
         used += [("metrics", m.partition("[")[0]) for m in sorted(sheet.metrics & shown)]
         ranks |= any(len(found.names) > 1 for found in rankings(sheet).values())
-        intervals |= any(table.lines for table in tables_of(sheet)) and sheet.most("n_patients") >= 10
+        intervals |= any(table.lines for table in tables_of(sheet)) and sheet.most("n_patients") >= MIN_CLUSTERS
     if not any(kind == "methods" for kind, _ in used):
         raise UserError(f"no method has a finished cell in {results}: nothing to cite yet; see `multirater status`")
     statistics = [*(INTERVALS if intervals else ()), *(RANKS if ranks else ())]

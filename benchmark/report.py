@@ -98,18 +98,19 @@ def _console() -> Console:
 
 
 def _write_tables(report: Report, done: list[str], console: Console, figures: bool, as_json: bool, kept: Path) -> None:
-    from .leaderboard import write_leaderboard
+    from .leaderboard import sheets_of, write_leaderboard
     from .tables import print_results
 
     folders: list[Any] = [report.results / "cells" / path for path in done]
     with console.capture() as printed:
         print_results(report.results, cells=folders, console=console, as_json=as_json)
     click.echo(printed.get(), nl=False)
-    write_leaderboard(report.results)
+    sheets = sheets_of(report.results)
+    write_leaderboard(report.results, sheets=sheets)
     if figures:
         from .figures import draw_figures
 
-        draw_figures(report.results)
+        draw_figures(report.results, sheets=sheets)
     with contextlib.suppress(UserError, OSError):
         write_text(kept, printed.get())
         for old in sorted(kept.parent.glob("*.txt"), key=lambda p: p.stat().st_mtime)[:-_KEPT]:

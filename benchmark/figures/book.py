@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-VERSION = 5  # raised when a figure would look different from the same results
+VERSION = 6  # raised when a figure would look different from the same results
 _PRESETS = ("smoke", "quick", "paper")  # the later one gives a data set's plain file names
 _MADE = "figures.json"
 _SUFFIXES = (".png", ".pdf", ".csv")
@@ -57,6 +57,7 @@ def draw_figures(
     force: bool = False,
     methods: Sequence[str] = (),
     datasets: Sequence[str] = (),
+    sheets: Sequence[Sheet] | None = None,
 ) -> list[Path]:
     """Draw what is new under ``derived/figures`` and write ``index.md``.
 
@@ -66,6 +67,7 @@ def draw_figures(
         force: draw also what is up to date.
         methods: draw the figures of these methods only, and none of a whole table; empty: all.
         datasets: draw those of these data sets only; empty: all.
+        sheets: the tables of `results`, if they were computed already.
 
     Returns:
         The PNG files of all chosen figures that apply, whether drawn now or before.
@@ -80,7 +82,7 @@ def draw_figures(
         if kind not in KINDS:
             raise unknown("kind of figure", kind, KINDS)
     results = Path(results)
-    sheets = sheets_of(results)
+    sheets = sheets_of(results) if sheets is None else sheets
     if not any(row.cells for sheet in sheets for row in sheet.group.rows):
         raise UserError(f"no finished cell in {results}: nothing to draw yet; see `multirater status`")
     folder = results / "derived" / "figures"
