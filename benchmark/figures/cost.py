@@ -30,11 +30,11 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     """One line of panels a track, one column a cost; methods are numbers, explained in the legend.
 
     Raises:
-        LeftOut: no method has both a value that can be ranked and a recorded cost.
+        LeftOut: fewer than two methods can be ranked by any metric, or no cost is recorded.
     """
     import matplotlib.pyplot as plt
 
-    every = rankings_of(sheet)
+    every = rankings_of(sheet, least=2)
     found = {m: one for m, one in every.items() if m in _METRICS} or every
     numbers: dict[str, int] = {}
     for one in found.values():

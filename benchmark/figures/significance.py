@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..ranked import Ranked
 from ..sheet import Sheet
+from ..statistics.differences import ALPHA
 from .style import BLUE, ONE_COLUMN, ORANGE, TWO_COLUMN, short
 from .tracks import compared, grid_of, marked_names, ranked_caption, rankings_of
 
@@ -64,15 +65,10 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
 
 def _verdicts(one: Ranked) -> NDArray[np.intp]:
     """k×k in the order of the ranking: is the line significantly better than the column?"""
-    at = {name: i for i, name in enumerate(one.order)}
-    out = np.full((len(at), len(at)), _NO_TEST, dtype=np.intp)
-    for pair in one.pairs.to_dict("records"):
-        a, b = at[pair["method_a"]], at[pair["method_b"]]
-        if np.isnan(pair["p_holm"]):
-            continue
-        way = 0 if not pair["significant"] else _BETTER if pair["rank_biserial"] > 0 else _WORSE
-        out[a, b], out[b, a] = way, -way
-    return out
+    at = [one.names.index(name) for name in one.order]
+    p, effect = one.p.to_numpy(), one.tests[1][np.ix_(at, at)]
+    verdicts = np.where(p > ALPHA, _ALIKE, np.where(effect > 0, _BETTER, _WORSE))
+    return np.where(np.isnan(p), _NO_TEST, verdicts)
 
 
 def _matrix(ax: Axes, one: Ranked, verdicts: NDArray[np.intp], shown: dict[str, str]) -> None:

@@ -13,9 +13,11 @@ from multirater.benchmark.figures import draw_figures
 from multirater.benchmark.figures.cost import _front
 from multirater.benchmark.figures.latent import _projection
 from multirater.benchmark.figures.rank_stability import draw as draw_rank_stability
+from multirater.benchmark.figures.significance import _verdicts
 from multirater.benchmark.figures.source import LeftOut
 from multirater.benchmark.figures.style import caption, paper_style, save, short
 from multirater.benchmark.leaderboard import sheets_of
+from multirater.benchmark.ranked import ranked
 from multirater.core.errors import UserError
 
 Make = Callable[..., Any]
@@ -125,6 +127,31 @@ def test_the_scheme_by_tests_is_named_as_it_ranks(fabricate: Make) -> None:
     assert "defeats" not in said
 
 
+def test_the_map_of_verdicts_is_that_of_the_tested_pairs(fabricate: Make) -> None:
+    f = fabricate()
+    rng = np.random.default_rng(0)
+    for method, value in (("c", 0.4), ("a", 0.2), ("b", 0.21), ("d", 0.6)):
+        f.cell(method, {"diverse": {"ged": list(value + rng.normal(0, 0.03, 14))}})
+    one = ranked(sheets_of(f.results)[0], "ged")
+    verdicts = pd.DataFrame(_verdicts(one), one.order, one.order)
+    assert (np.diag(verdicts) == -2).all()
+    seen = set()
+    for pair in one.pairs.to_dict("records"):
+        a, b = pair["method_a"], pair["method_b"]
+        expected = np.sign(pair["rank_biserial"]) if pair["p_holm"] <= 0.05 else 0
+        assert verdicts.loc[a, b] == expected == -verdicts.loc[b, a]
+        seen.add(expected)
+    assert {0, 1} <= {abs(v) for v in seen}
+
+
+def test_tables_that_were_made_are_not_made_again(fabricate: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    f = fabricate()
+    f.cell("net", {"diverse": {"ged": [0.1 * i for i in range(12)]}})
+    sheets = sheets_of(f.results)
+    monkeypatch.setattr("multirater.benchmark.figures.book.sheets_of", None)
+    assert [p.name for p in draw_figures(f.results, ["cases"], sheets=sheets)] == ["cases__toy.png"]
+
+
 def test_cost_names_whom_nobody_beats(tables: Any) -> None:
     table = tables["cost"]
     training = table[(table["cost"] == "train_seconds") & (table["metric"] == "dice_soft")].set_index("method")
@@ -141,8 +168,9 @@ def test_one_method_has_no_ranking(fabricate: Make) -> None:
     f = fabricate()
     f.cell("net", {"diverse": {"ged": [0.1 * i for i in range(12)]}})
     drawn = {p.stem for p in draw_figures(f.results, RANKED)}
-    assert drawn == {"cases__toy", "cost__toy"}
-    assert left_out(f.results)["significance"] == "one method can be ranked, 2 are needed"
+    assert drawn == {"cases__toy"}
+    said = left_out(f.results)
+    assert {said[kind] for kind in RANKED[1:]} == {"one method can be ranked, 2 are needed"}
 
 
 def test_one_case_and_constant_values_are_drawn(fabricate: Make) -> None:
