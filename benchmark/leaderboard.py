@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..core.errors import UserError
+from ..core.errors import UserError, unknown
 from ..core.files import write_text
 from .collect import find_cells
 from .columns import base_metric
@@ -129,7 +129,12 @@ def render(sheets: Sequence[Sheet], form: str, layout: str = "tracks") -> str:
         sheets: the tables.
         form: of `FORMATS`.
         layout: of `LAYOUTS`.
+
+    Raises:
+        UserError: another form or layout.
     """
+    _check("form", form, FORMATS)
+    _check("layout", layout, LAYOUTS)
     if layout == "dpersona":
         from .paper_layout import paper_frame, paper_tables
 
@@ -141,6 +146,11 @@ def render(sheets: Sequence[Sheet], form: str, layout: str = "tracks") -> str:
         return _csv(leaderboard_frame(sheets))
     sections = [(sheet.group.title, [*header_notes(sheet), *output_notes(sheet)], tables_of(sheet)) for sheet in sheets]
     return document(TITLE, sections, form)
+
+
+def _check(what: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise unknown(f"{what} of the leaderboard", name, known)
 
 
 def _csv(frame: pd.DataFrame) -> str:
@@ -166,8 +176,9 @@ def write_leaderboard(
         The files written.
 
     Raises:
-        UserError: not a results folder, or no cell in it.
+        UserError: not a results folder, no cell in it, or another form or layout.
     """
+    _check("layout", layout, LAYOUTS)
     sheets = sheets_of(results) if sheets is None else sheets
     folder = results / "derived"
     texts = {}

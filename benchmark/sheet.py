@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from .aggregate import RowValues, scores_and_values
@@ -66,15 +66,14 @@ class Sheet:
 
     Args:
         group: a table of `groups.make_groups`.
-        scores: its scores; computed if not given.
+
+    Attributes:
+        scores: every score of the group, as `aggregate.score_group` gives them.
     """
 
-    def __init__(self, group: Group, scores: pd.DataFrame | None = None) -> None:
+    def __init__(self, group: Group) -> None:
         self.group = group
-        self._values: list[RowValues | None] = [None] * len(group.rows)
-        if scores is None:
-            scores, self._values = scores_and_values(group, lambda key: key[2] in ("", FULL))
-        self.scores = scores
+        self.scores, self._values = scores_and_values(group, lambda key: key[2] in ("", FULL))
         names = list(Score.__dataclass_fields__)
         self._found: dict[tuple[int, str, str], Score] = {}
         for record in self.scores[self.scores["variant"].isin(("", FULL))].to_dict("records"):
@@ -109,10 +108,7 @@ class Sheet:
         return self._found.get((line.row, line.output, metric))
 
     def case_values(self, line: Line, metric: str) -> CaseValues | None:
-        """The case values behind a score, averaged over seeds; None where the output does not claim the metric.
-
-        A sheet that was made from given scores has none.
-        """
+        """The case values behind a score, averaged over seeds; None where the output does not claim the metric."""
         row, column = self._column(line, metric)
         return None if row is None else CaseValues(row.cases, row.patients, row.values[:, column])
 
@@ -127,9 +123,9 @@ class Sheet:
             return None, -1
         base, variant = (metric.removesuffix(f".{FULL}"), FULL) if score.variant == FULL else (metric, "")
         key: Key = (line.output, base, variant, score.n_samples)
-        return (row, row.keys.index(key)) if key in row.keys else (None, -1)  # no key: made of other scores
+        return (row, row.keys.index(key)) if key in row.keys else (None, -1)  # no key: a mean over others
 
-    @property
+    @cached_property
     def metrics(self) -> set[str]:
         """Ids of all scores, with the reader in brackets where there is one."""
         return {metric for _, _, metric in self._found}
@@ -145,13 +141,13 @@ class Sheet:
         used = [s.n_samples for (r, o, _), s in self._found.items() if (r, o) == (line.row, line.output)]
         return max(used, default=0) or None
 
-    @property
+    @cached_property
     def table_samples(self) -> int | None:
         """S at which sample metrics are compared: the largest of any method's own output."""
         found = [s for line in self.lines if line.kind == "method" and (s := self.samples(line)) is not None]
         return max(found, default=None)
 
-    @property
+    @cached_property
     def raters(self) -> list[str]:
         """Readers with a per-reader Dice, in the order of the data set."""
         found = {m[len("dice_rater[") : -1] for _, _, m in self._found if m.startswith("dice_rater[") and "{" not in m}
