@@ -23,7 +23,8 @@ from ..core.errors import UserError
 from ..datasets import open_dataset
 from ..datasets.synthetic import Synthetic
 from ..datasets.synthetic_confusion import SyntheticConfusion
-from .collect import load_results
+from .cell import Cell, State
+from .collect import find_cells, load_results
 
 SAMPLES = ("diverse", "levels")  # outputs that are sets
 # Gates, for trainings of a few minutes:
@@ -102,12 +103,10 @@ def _mean(frame: pd.DataFrame, method: str, output: str, metric: str) -> float:
 
 def _updates(results: Path) -> dict[str, int]:
     """Updates of the first stage by the name of a cell, its path below ``cells/``."""
-    from .cell import all_cells, open_results
-
     found = {}
-    for cell in all_cells(open_results(results)):
+    for cell in find_cells(results):
         stages = cell.spec["train"].get("stages") or [{}]
-        found["/".join(cell.folder.parts[-3:])] = int(stages[0].get("steps") or 0)
+        found[cell.name] = int(stages[0].get("steps") or 0)
     return found
 
 
@@ -144,17 +143,14 @@ def _numbers(rates: str) -> np.ndarray:
 
 
 def _has_synthetic(results: Path) -> bool:
-    return bool((load_results(results).dataset == "synthetic").any())
+    return any(cell.dataset == "synthetic" and cell.state == State.DONE for cell in find_cells(results))
 
 
 def _dataset(results: Path) -> Synthetic:
     """The data set of the first cell on `synthetic`; all have one fingerprint."""
-    from .cell import all_cells, open_results
-
-    for cell in all_cells(open_results(results)):
-        spec = cell.spec
-        if spec["dataset"]["name"] == "synthetic":
-            dataset = open_dataset("synthetic", **spec["dataset"]["options"])
+    for cell in find_cells(results):
+        if cell.dataset == "synthetic":
+            dataset = open_dataset("synthetic", **cell.spec["dataset"]["options"])
             assert isinstance(dataset, Synthetic)
             return dataset
     raise UserError(f"{results} holds no cell on 'synthetic'")
@@ -168,14 +164,13 @@ def planted_table(results: Path) -> pd.DataFrame:
     """
     import torch
 
-    from .cell import all_cells, open_results
     from .worker import load_cell
 
     rows: list[dict[str, Any]] = []
     votes: dict[str, Any] = {}
-    for cell in all_cells(open_results(results)):
+    for cell in find_cells(results):
         spec = cell.spec
-        if spec["dataset"]["name"] != "synthetic-confusion" or not cell.weights.is_file():
+        if cell.dataset != "synthetic-confusion" or not Cell(cell.folder).weights.is_file():
             continue
         dataset = open_dataset("synthetic-confusion", **spec["dataset"]["options"])
         assert isinstance(dataset, SyntheticConfusion)
@@ -186,7 +181,7 @@ def planted_table(results: Path) -> pd.DataFrame:
         with torch.no_grad():
             means = [method.predict(torch.from_numpy(image[None]), 16, _generator()).mean[0] for image in images]
         mean = torch.stack(means).numpy()
-        row = {"Method": spec["method"]["name"], "Dice with the truth ↑": _dice(mean > 0.5, truth)}
+        row = {"Method": cell.method, "Dice with the truth ↑": _dice(mean > 0.5, truth)}
         if hasattr(method, "average_matrices"):
             found = _average(method, images, mean)
             row |= {rater: _rates(m) for rater, m in zip(dataset.describe().rater_ids, found, strict=True)}
