@@ -100,6 +100,7 @@ BORDER_COLUMNS = (
     Column("nsd", "NSD", "share of the borders within one pixel of each other"),
 )
 RATER_MEAN = Column("dice_rater", "Dice mean", "mean over the readers of a case, then over cases", interval=True)
+BY_METRIC = {c.metric: c for c in (*SAMPLE_COLUMNS, *MEAN_COLUMNS, *CALIBRATION_COLUMNS, *BORDER_COLUMNS, RATER_MEAN)}
 RATER_OVER = Column(
     "dice_rater.over_raters", "Dice of means", "mean of the per-reader means; differs where readers miss cases"
 )

@@ -10,6 +10,7 @@ from ..core.errors import UserError
 from .budget import budget_note
 from .columns import (
     BORDER_COLUMNS,
+    BY_METRIC,
     CALIBRATION_COLUMNS,
     MEAN_COLUMNS,
     OUTPUT_NOTES,
@@ -22,13 +23,14 @@ from .columns import (
     base_metric,
     rater_column,
 )
-from .directions import compared_at_equal_samples, direction
+from .directions import compared_at_equal_samples, direction, worst_value
 from .ranked import TRACKS, Track, marks, ranked
 from .sheet import Kind, Line, Score, Sheet
 
 NOT_CLAIMED = "n/a"
 FEW_PATIENTS = 40  # below them percentile intervals cover less than they say (docs/coverage.py)
 COMMON_MASK, REPLACED, FEWER, ALIKE = "†", "‡", "§", "≈"
+COMMON_MASK_NOTE = f"{COMMON_MASK} common mask: the output has no mask per reader; its mean map > 0.5 stands for all"
 ARROWS = {"higher": " ↑", "lower": " ↓", "target 0": " → 0", "none": ""}
 IDENTITY_NOTES = {
     "by_area": "slots ordered by area, one order per nodule or case (by volume): slot 1 drew least, it is not a person",
@@ -269,8 +271,7 @@ def cost_table(sheet: Sheet) -> Table:
 
 def terminal_columns(sheet: Sheet) -> tuple[list[Column], list[Column]]:
     """The columns of the terminal table: sample metrics, and per-reader Dice."""
-    by_metric = {c.metric: c for c in (*SAMPLE_COLUMNS, *MEAN_COLUMNS)}
-    first = [by_metric[m] for m in TERMINAL_COLUMNS if sheet.has(m)]
+    first = [BY_METRIC[m] for m in TERMINAL_COLUMNS if sheet.has(m)]
     second = [c for c in rater_columns(sheet) if c.metric != "rater_identification"] if sheet.show_raters else []
     return first, second
 
@@ -349,7 +350,7 @@ def mark_notes(sheet: Sheet, columns: Sequence[Column], spread: bool = True) -> 
     found: list[Score] = [s for c in columns for line in sheet.lines if (s := sheet.score(line, c.metric))]
     notes = []
     if any(s.fallback for s in found):
-        notes.append(f"{COMMON_MASK} common mask: the output has no mask per reader; its mean map > 0.5 stands for all")
+        notes.append(COMMON_MASK_NOTE)
     if any(s.n_replaced for s in found):
         replaced = sum(s.n_replaced for s in found)
         notes.append(
@@ -358,6 +359,7 @@ def mark_notes(sheet: Sheet, columns: Sequence[Column], spread: bool = True) -> 
     dropped = max((s.n_dropped for s in found), default=0)
     if dropped:
         notes.append(f"up to {dropped} cases are left out for every row where the data leave a metric undefined")
+    notes += _undefined_notes(sheet, columns)
     if any(row.missing_folds or row.missing for row in sheet.group.methods):
         notes.append(f"{FEWER} some cells of this row have no result; the mean is over fewer cases or runs")
     if spread and any(not math.isnan(s.sd_seeds) for s in found):
@@ -372,6 +374,27 @@ def mark_notes(sheet: Sheet, columns: Sequence[Column], spread: bool = True) -> 
             f"after Holm's adjustment for all pairs of the column"
         )
     notes.append(f"{NOT_CLAIMED}: not claimed by this output")
+    return notes
+
+
+def _undefined_notes(sheet: Sheet, columns: Sequence[Column]) -> list[str]:
+    """Whose means are over fewer cases because a metric has no worst value that could stand in."""
+    notes = []
+    for c in columns:
+        if not math.isnan(worst_value(base_metric(c.metric))):
+            continue
+        found = {line: s.n_cases for line in sheet.lines if (s := sheet.score(line, c.metric)) and line.kind != "human"}
+        most = max(found.values(), default=0)
+        fewer = [
+            f"{sheet.row(line).name} {line.output} {n}"
+            for line, n in found.items()
+            if n < most and not sheet.row(line).missing_folds
+        ]
+        if fewer:
+            notes.append(
+                f"{c.label} is undefined in some cases and has no worst value that could stand in; cases that count, "
+                f"of {most}: {', '.join(fewer)}"
+            )
     return notes
 
 

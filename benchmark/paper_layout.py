@@ -15,12 +15,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.errors import UserError
 from .columns import base_metric
 from .directions import direction
+from .figures.source import LeftOut, open_once, scored_classes
 from .groups import Row
-from .layout import ARROWS, COMMON_MASK, NOT_CLAIMED, Entry, Table, TableLine, fixed, kind_of, name_of, output_of
+from .layout import (
+    ARROWS,
+    COMMON_MASK,
+    COMMON_MASK_NOTE,
+    NOT_CLAIMED,
+    Entry,
+    Table,
+    TableLine,
+    fixed,
+    kind_of,
+    name_of,
+    output_of,
+)
 from .quotations import SECONDARY, Quotation, quotations
-from .ranked import ranked
+from .ranked import marks, ranked
 from .sheet import Line, Sheet
 
 if TYPE_CHECKING:
@@ -57,6 +71,7 @@ def paper_frame(sheets: Sequence[Sheet]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@open_once()
 def diversified_table(sheet: Sheet) -> Table:
     """Sets of samples at several S."""
     heads = ["Method", "Output", "S", *(_head(m) for m in METRICS)]
@@ -69,7 +84,7 @@ def diversified_table(sheet: Sheet) -> Table:
         count = sheet.samples(line) or 0
         smaller = [s for s in SIZES if s < count] if line.kind == "method" else []
         if smaller:
-            found = first_samples(sheet.row(line), line.output, smaller)
+            found = _first_samples(sheet, line, smaller)
             if isinstance(found, str):
                 notes.append(f"{sheet.row(line).name}: only S = {count}: {found}")
             else:
@@ -101,7 +116,7 @@ def personalised_table(sheet: Sheet) -> Table:
     each = [*(f"dice_rater[{r}]" for r in raters), "dice_rater"]
     best = _best(sheet)
     lines: list[TableLine] = []
-    chosen = {line for m in ("dice_rater",) for line in _ranked_lines(sheet, m)}
+    chosen = _ranked_lines(sheet, "dice_rater")
     for line in sheet.lines:
         if line.kind == "trivial" or sheet.score(line, "dice_rater") is None:
             continue
@@ -114,9 +129,18 @@ def personalised_table(sheet: Sheet) -> Table:
     lines += [("quoted", [Entry(t) for t in _quoted(q, len(raters))]) for q in quoted]
     notes = ["per reader: paired by identity, never matched; mean: over the readers of a case, then over cases"]
     if any(COMMON_MASK in e.text for _, entries in lines for e in entries):
-        notes.append(f"{COMMON_MASK} common mask: the output has no mask per reader; its mean map > 0.5 stands for all")
+        notes.append(COMMON_MASK_NOTE)
     title = "Personalised segmentation, as in the D-Persona paper"
     return Table(title, heads, lines, [*notes, *_notes(sheet, quoted, caveat)])
+
+
+def _first_samples(sheet: Sheet, line: Line, sizes: Sequence[int]) -> NDArray[np.float64] | str:
+    """`first_samples` of a line, which takes long: once, whatever the forms of the table."""
+    key = ("first samples", line, *sizes)
+    if key not in sheet.memo:
+        sheet.memo[key] = first_samples(sheet.row(line), line.output, sizes)
+    found: NDArray[np.float64] | str = sheet.memo[key]
+    return found
 
 
 def first_samples(row: Row, output: str, sizes: Sequence[int]) -> NDArray[np.float64] | str:
@@ -125,15 +149,13 @@ def first_samples(row: Row, output: str, sizes: Sequence[int]) -> NDArray[np.flo
     Case values are averaged over seeds first, several classes before that.
     """
     from ..metrics import score_case
-    from .figures.source import LeftOut, scored
 
     if output != "diverse":
         return f"the output {output!r} is no stored set of samples"
     values: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
     try:
         for cell in row.cells:
-            classes = [scored(cell)]
-            classes += [scored(cell, k) for k in range(1, classes[0].layout.classes)]
+            classes = scored_classes(cell)
             for i, case in enumerate(classes[0].case_ids):
                 of_classes = []
                 for one in classes:
@@ -169,8 +191,6 @@ def _score(sheet: Sheet, line: Line, metric: str, bold: bool) -> Entry:
 
 
 def _ranked_lines(sheet: Sheet, metric: str) -> tuple[Line, ...]:
-    from ..core.errors import UserError
-
     try:
         return ranked(sheet, metric).lines
     except UserError:
@@ -178,8 +198,6 @@ def _ranked_lines(sheet: Sheet, metric: str) -> tuple[Line, ...]:
 
 
 def _best(sheet: Sheet) -> dict[str, set[Line]]:
-    from .ranked import marks
-
     return {metric: marks(sheet, metric)[0] for metric in (*METRICS, "dice_rater")}
 
 

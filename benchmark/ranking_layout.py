@@ -8,8 +8,20 @@ from collections import defaultdict
 import numpy as np
 
 from ..core.errors import UserError
-from .columns import BORDER_COLUMNS, CALIBRATION_COLUMNS, MEAN_COLUMNS, RATER_MEAN, SAMPLE_COLUMNS, Column
-from .layout import COMMON_MASK, Entry, Table, TableLine, count, fixed, head, name_of, number, output_of, samples_of
+from .columns import BY_METRIC, Column
+from .layout import (
+    COMMON_MASK_NOTE,
+    Entry,
+    Table,
+    TableLine,
+    count,
+    fixed,
+    head,
+    name_of,
+    number,
+    output_of,
+    samples_of,
+)
 from .ranked import TRACKS, Ranked, Track, ranked
 from .sheet import Sheet
 from .statistics import kendall_tau, ranks_of
@@ -19,7 +31,6 @@ from .statistics.order import ranks_with_missing
 MOVES = "⇅"
 _HEADS = ["method", "output", "S", "value", "mean", "median", "per case", "by tests", "rank 95 %", "P(first)"]
 _HEADS += ["minus best", "p", "wins"]
-_COLUMNS = {c.metric: c for c in (*SAMPLE_COLUMNS, *MEAN_COLUMNS, *CALIBRATION_COLUMNS, *BORDER_COLUMNS, RATER_MEAN)}
 
 
 def ranking_tables(sheet: Sheet) -> list[Table]:
@@ -54,7 +65,7 @@ def _at_any_s(sheet: Sheet, track: Track) -> tuple[str, ...]:
 
 def ranking_table(sheet: Sheet, found: Ranked, track: str = "") -> Table:
     """Ranks, their stability and the paired comparison with the best, sorted by the canonical rank."""
-    column = _COLUMNS.get(found.metric, Column(found.metric, found.metric, ""))
+    column = BY_METRIC.get(found.metric, Column(found.metric, found.metric, ""))
     ranks = found.ranks.set_index("method")
     stable = found.stability().summary().set_index("method")
     line_of = dict(zip(found.names, found.lines, strict=True))
@@ -111,7 +122,7 @@ def _notes(sheet: Sheet, found: Ranked) -> list[str]:
         f"beats the best, ties half",
     ]
     if any(getattr(sheet.score(line, found.metric), "fallback", "") for line in found.lines):
-        notes.append(f"{COMMON_MASK} common mask: the output has no mask per reader; its mean map > 0.5 stands for all")
+        notes.append(COMMON_MASK_NOTE)
     if found.metric == "ged.debiased" and len({sheet.samples(line) for line in found.lines}) > 1:
         notes.append(
             "GED deb. assumes independent draws; fixed sets (one map a reader, members of an ensemble) are favoured: "

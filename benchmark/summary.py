@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from .layout import COMMON_MASK
+
 TRIVIAL = {
     "levels": "levels of its mean map",
     "own_threshold": "own threshold a reader",
@@ -28,7 +30,7 @@ def _number(row: pd.DataFrame, metric: str, interval: bool = False) -> str:
     text = f"{found.value.iloc[0]:.3f}"
     if interval and pd.notna(found.ci_low.iloc[0]):
         text += f" [{found.ci_low.iloc[0]:.3f}, {found.ci_high.iloc[0]:.3f}]"
-    return text + ("†" if found.fallback.iloc[0] else "")
+    return text + (COMMON_MASK if found.fallback.iloc[0] else "")
 
 
 def compact_table(leaderboard: Path) -> str:

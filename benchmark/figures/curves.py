@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..columns import MEAN_COLUMNS, RATER_MEAN, SAMPLE_COLUMNS
+from ..columns import BY_METRIC
 from ..directions import direction
 from ..groups import Row
+from ..layout import ARROWS
 from ..sheet import Sheet
 from .source import LeftOut
 from .style import BLUE, GREEN, TWO_COLUMN, VERMILLION, caption
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _PER_LINE = 5
 _HIDDEN = ("lr",)
-_LABELS = {c.metric: c.label for c in (*SAMPLE_COLUMNS, *MEAN_COLUMNS, RATER_MEAN)}
 
 
 def draw(sheet: Sheet, row: Row) -> tuple[Figure, pd.DataFrame]:
@@ -134,8 +134,8 @@ def _title(key: str) -> str:
     if not key.startswith("val_"):
         return key
     metric = key.removeprefix("val_")
-    arrow = {"higher": " ↑", "lower": " ↓"}.get(direction(metric), "")
-    return f"val. {_LABELS.get(metric, metric)}{arrow}"
+    label = BY_METRIC[metric].label if metric in BY_METRIC else metric
+    return f"val. {label}{ARROWS[direction(metric)]}"
 
 
 def _mark_chosen(ax: Axes, part: pd.DataFrame, stage: str, key: str, row: Row, colour: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..columns import CALIBRATION_COLUMNS, MEAN_COLUMNS, RATER_MEAN, SAMPLE_COLUMNS
+from ..columns import BY_METRIC, RATER_MEAN
 from ..directions import direction
+from ..layout import ARROWS, COMMON_MASK
 from ..ranked import Ranked, rankings
 from ..sheet import Line, Sheet
 from .source import LeftOut, kept
@@ -14,10 +15,7 @@ from .style import caption, counted
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LABELS = {c.metric: c.label for c in (*CALIBRATION_COLUMNS, *MEAN_COLUMNS, *SAMPLE_COLUMNS)} | {
-    RATER_MEAN.metric: "Dice of readers"
-}
-_ARROWS = {"higher": " ↑", "lower": " ↓", "target 0": " → 0"}
+_LABELS = {metric: column.label for metric, column in BY_METRIC.items()} | {RATER_MEAN.metric: "Dice of readers"}
 
 
 def rankings_of(sheet: Sheet, least: int = 1) -> dict[str, Ranked]:
@@ -42,7 +40,7 @@ def rankings_of(sheet: Sheet, least: int = 1) -> dict[str, Ranked]:
 
 def metric_label(metric: str) -> str:
     """The heading of the tables, with an arrow."""
-    return f"{_LABELS.get(metric, metric)}{_ARROWS.get(direction(metric), '')}"
+    return f"{_LABELS.get(metric, metric)}{ARROWS[direction(metric)]}"
 
 
 def compared(one: Ranked) -> str:
@@ -53,7 +51,7 @@ def compared(one: Ranked) -> str:
 def mark(sheet: Sheet, one: Ranked, line: Line) -> str:
     """``†`` where a common mask stands for the maps of named readers."""
     score = sheet.score(line, one.metric)
-    return "†" if score is not None and score.fallback else ""
+    return COMMON_MASK if score is not None and score.fallback else ""
 
 
 def row_name(sheet: Sheet, index: int) -> str:
@@ -84,7 +82,7 @@ def marked_names(sheet: Sheet, one: Ranked) -> dict[str, str]:
 def footnote(sheet: Sheet, found: dict[str, Ranked]) -> str:
     """What the dagger means, if it is shown, and what the names leave out."""
     dagger = any(mark(sheet, one, line) for one in found.values() for line in one.lines)
-    return "; ".join(filter(None, ["† one common mask for all readers" if dagger else "", labels(sheet)]))
+    return "; ".join(filter(None, [f"{COMMON_MASK} one common mask for all readers" if dagger else "", labels(sheet)]))
 
 
 def ranked_caption(figure: Figure, sheet: Sheet, found: dict[str, Ranked], *notes: str) -> None:

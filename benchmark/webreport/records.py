@@ -26,9 +26,9 @@ from ..columns import (
 )
 from ..directions import direction
 from ..groups import Row
-from ..layout import header_notes
+from ..layout import COMMON_MASK, REPLACED, header_notes
 from ..pseudonyms import pseudonyms
-from ..ranked import TRACKS, Ranked, rankings
+from ..ranked import TRACKS, marks, rankings
 from ..sheet import Line, Score, Sheet
 
 _PATH = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:\\|/)[^\s:;,'\"()]*[/\\]([^\s:;,'\"()/\\]+)")
@@ -115,7 +115,7 @@ def line_records(sheet: Sheet, group: int, first_row: int) -> list[dict[str, Any
         first_row: number of its first row within the report.
     """
     wanted = {c.metric for columns in metric_columns(sheet).values() for c in columns}
-    places = _places(rankings(sheet))
+    places = _places(sheet)
     records = []
     for line in sheet.lines:
         row = sheet.row(line)
@@ -143,23 +143,21 @@ def line_records(sheet: Sheet, group: int, first_row: int) -> list[dict[str, Any
     return records
 
 
-def _places(found: dict[str, Ranked]) -> dict[Line, dict[str, str]]:
+def _places(sheet: Sheet) -> dict[Line, dict[str, str]]:
     """Line to metric to ``best`` or ``alike`` (not significantly worse than the best)."""
     places: dict[Line, dict[str, str]] = {}
-    for metric, one in found.items():
-        if len(one.names) < 2:
-            continue
-        for name, line in zip(one.names, one.lines, strict=True):
-            if name in one.best or name in one.alike:
-                places.setdefault(line, {})[metric] = "best" if name in one.best else "alike"
+    for metric in rankings(sheet):
+        for lines, name in zip(marks(sheet, metric), ("best", "alike"), strict=True):
+            for line in lines:
+                places.setdefault(line, {})[metric] = name
     return places
 
 
 def _score(score: Score) -> list[Any]:
     """value, interval (or null), cases, marks."""
-    marks = ("†" if score.fallback else "") + ("‡" if score.n_replaced else "")
+    said = (COMMON_MASK if score.fallback else "") + (REPLACED if score.n_replaced else "")
     interval = [_rounded(score.ci_low), _rounded(score.ci_high)] if score.has_interval else None
-    return [_rounded(score.value), interval, score.n_cases, marks]
+    return [_rounded(score.value), interval, score.n_cases, said]
 
 
 def row_record(sheet: Sheet, index: int, names: Names) -> dict[str, Any]:

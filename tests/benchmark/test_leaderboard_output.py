@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from multirater.benchmark.commands.leaderboard import command
+from multirater.benchmark.compare import compare
 from multirater.benchmark.layout import duration, fixed
-from multirater.benchmark.leaderboard import render, sheets_of, write_leaderboard
+from multirater.benchmark.leaderboard import LAYOUTS, render, sheets_of, write_leaderboard
 from multirater.benchmark.tables import print_results
 from multirater.core.errors import UserError
 from rich.console import Console
@@ -92,6 +93,19 @@ def test_writing_twice_gives_the_same_bytes(results: Path) -> None:
     assert set(first) == names
 
 
+def test_an_unknown_form_or_layout_is_one_sentence(results: Path) -> None:
+    sheets = sheets_of(results)
+    with pytest.raises(UserError, match=r"unknown layout of the leaderboard 'track'.*did you mean 'tracks'"):
+        render(sheets, "md", "track")
+    with pytest.raises(UserError, match="unknown form of the leaderboard 'latex'"):
+        render(sheets, "latex")
+    with pytest.raises(UserError, match="unknown layout"):
+        write_leaderboard(results, layout="track")
+    assert not (results / "derived").exists()
+    option = next(o for o in command.params if o.name == "layout")
+    assert set(option.type.choices) == set(LAYOUTS)
+
+
 def test_bold_is_for_the_methods_own_outputs_at_the_same_s(results: Path) -> None:
     text = render(sheets_of(results), "md")
     section = text.split("### Track personalised")[0]
@@ -147,6 +161,18 @@ def test_replaced_values_and_seeds_are_marked(fabricate: Make) -> None:
     details = pd.read_csv(write_leaderboard(f.results)[-1])
     assert details["n_seeds"].tolist() == [2]
     assert details["n_replaced"].tolist() == [1]
+
+
+def test_what_has_no_worst_value_is_counted_and_not_ranked(fabricate: Make) -> None:
+    f = fabricate()
+    lost = (float("nan"), "method: the map is not finite")
+    f.cell("net", {"diverse": {"hd95": [*same(3.0)[2:], lost, lost]}})
+    f.cell("whole", {"diverse": {"hd95": same(4.0)}})
+    text = render(sheets_of(f.results), "md")
+    said = "HD95 is undefined in some cases and has no worst value that could stand in; cases that count, of"
+    assert f"{said} {N}: net diverse {N - 2}" in text
+    with pytest.raises(UserError, match=f"values on {N - 2} of {N} cases"):
+        compare(f.results, "net", "whole", ["hd95"])
 
 
 @pytest.mark.parametrize("form", ["tex", "html"])
