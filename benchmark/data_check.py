@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +15,12 @@ import numpy as np
 from ..core.errors import UserError
 from ..datasets.base import Dataset
 from ..datasets.file_dataset import FileDataset, RawCase
+from ..datasets.splits import Split
 from ..datasets.store import checksums
 from .class_layout import ClassLayout
 
 Progress = Callable[[int, int, str], None]
-_ROWS_AT_ONCE = 64
+_BYTES_AT_ONCE = 64 << 20  # of images, and of masks
 _SHOWN = 5  # cases named in one finding
 
 
@@ -75,8 +77,8 @@ def check_dataset(
     except UserError as error:
         findings += _unreadable(data, error, progress)
         return Report({"dataset": data.name, "prepared": False}, findings)
-    damaged = _compare_store(data, progress)
-    findings += damaged
+    stored = _compare_store(data, progress)
+    findings += stored
     described = data.describe()
     facts: dict[str, Any] = {
         "dataset": data.name,
@@ -90,13 +92,15 @@ def check_dataset(
         "rater_ids": list(described.rater_ids),
         "identity": described.identity,
     }
-    if not damaged:
+    if not any(one.level == "fault" for one in stored):
         scan = _Scan(data)
         scan.run(progress)
         facts |= scan.facts()
         findings += scan.findings()
-        findings += _splits(data, facts)
-        findings += _duplicates(data, scan)
+        splits = [data.split(fold) for fold in range(data.folds)]
+        facts["splits"] = [_sizes(split) for split in splits]
+        findings += _splits(data, splits)
+        findings += _duplicates(data, splits, scan)
     rank = {"fault": 0, "warning": 1, "note": 2}
     findings.sort(key=lambda one: rank[one.level])
     return Report(facts, findings)
@@ -135,7 +139,7 @@ def _compare_store(data: Dataset, progress: Progress) -> list[Finding]:
         elif known != now[name]:
             what = f"{path} has SHA-256 {now[name][:16]}…, recorded was {known[:16]}…: delete {path.parent}, run again"
             found.append(Finding("fault", "checksums", what, [str(path)]))
-    return [one for one in found if one.level == "fault"]
+    return found
 
 
 def _compare_files(data: Dataset, path: Path, progress: Progress) -> list[Finding]:
@@ -167,7 +171,7 @@ def read_checksums(path: Path) -> dict[str, str]:
     """Relative path to hexadecimal digest (MD5, SHA-1 or SHA-256), from lines that hold both.
 
     Raises:
-        UserError: not readable, no such line, a path that is absolute or leads out of the folder.
+        UserError: not readable, no such line, a path that is absolute, leads out of the folder or holds NUL.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -180,6 +184,8 @@ def read_checksums(path: Path) -> dict[str, str]:
         names = [w.strip().lstrip("*") for w in words if w not in digests and not w.strip().isdigit()]
         if len(digests) != 1 or len(names) != 1:
             continue
+        if "\0" in names[0]:  # no file can have that name
+            raise UserError(f"{path} names {ascii(names[0])[:200]}, which no file can be called; get the list again")
         if Path(names[0]).is_absolute() or ".." in Path(names[0]).parts:
             raise UserError(f"{path} names {names[0]!r}, which leads out of its folder; give paths relative to it")
         found[names[0]] = digests[0].lower()
@@ -211,8 +217,11 @@ class _Scan:
 
     def run(self, progress: Progress) -> None:
         most = 1 if self.layout.kind == "overlapping" else self.layout.classes
-        for start in range(0, len(self.data), _ROWS_AT_ONCE):
-            rows = range(start, min(start + _ROWS_AT_ONCE, len(self.data)))
+        store = self.data.store
+        row_bytes = max(array[:1].nbytes for array in (store.images, store.masks))
+        step = max(1, _BYTES_AT_ONCE // row_bytes)
+        for start in range(0, len(self.data), step):
+            rows = range(start, min(start + step, len(self.data)))
             progress(start, len(self.data), "values")
             images, masks, valid = self.data.arrays(rows)
             finite = np.isfinite(images).reshape(len(images), -1).all(1)
@@ -224,11 +233,11 @@ class _Scan:
                 self.high = np.maximum(self.high, high[finite].max(0))
             constant = (low == high).all(1)
             self.bad["constant"] += [r for r, flag in zip(rows, constant, strict=True) if flag]
-            stored = self.data.store.masks[start : rows.stop]
+            stored = store.masks[start : rows.stop]
             self.values |= set(np.flatnonzero(np.bincount(stored.ravel(), minlength=256)).tolist())
             if max(self.values) > most:
                 self.bad["values"] += [r for r, m in zip(rows, stored, strict=True) if m.max() > most]
-            unseen = ~self.data.store.rater_valid[start : rows.stop]
+            unseen = ~store.rater_valid[start : rows.stop]
             hidden = (stored.reshape(*stored.shape[:2], -1).max(2) > 0) & unseen
             self.bad["absent"] += [rows[i] for i in np.flatnonzero(hidden.sum(1))]
             self.bad["nobody"] += [rows[i] for i in np.flatnonzero(valid.sum(1) == 0)]
@@ -247,12 +256,12 @@ class _Scan:
         self.empty += empty.sum(0)
         self.bad["empty"] += [r for r, e, v in zip(rows, empty.sum(1), valid.sum(1), strict=True) if e == v > 0]
         drawn = valid & (area > 0)
-        for a in range(self.slots):
-            pairs = drawn[:, a, None] & drawn
-            pairs[:, : a + 1] = False
-            same = (flat[:, a, None] == flat).all(2) if pairs.any() else np.zeros_like(pairs)
-            self.both[a] += pairs.sum(0)
-            self.same[a] += (pairs & same).sum(0)
+        for a in range(self.slots - 1):
+            pairs = drawn[:, a, None] & drawn[:, a + 1 :]
+            if pairs.any():
+                same = (flat[:, a, None] == flat[:, a + 1 :]).all(2)
+                self.both[a, a + 1 :] += pairs.sum(0)
+                self.same[a, a + 1 :] += (pairs & same).sum(0)
 
     def facts(self) -> dict[str, Any]:
         raters = [
@@ -290,14 +299,11 @@ class _Scan:
         for kind, (level, check, text) in texts.items():
             if rows := self.bad[kind]:
                 found.append(Finding(level, check, f"{text} ({len(rows)} of {total} rows)", *self.name(rows)))
-        for a in range(self.slots):
-            for b in range(a + 1, self.slots):
-                both, same = int(self.both[a, b]), int(self.same[a, b])
-                if both >= 3 and same > both / 2:
-                    what = (
-                        f"raters {self.ids[a]} and {self.ids[b]} drew the same mask in {same} of {both} rows: copies?"
-                    )
-                    found.append(Finding("warning", "raters", what))
+        for a, b in combinations(range(self.slots), 2):
+            both, same = int(self.both[a, b]), int(self.same[a, b])
+            if both >= 3 and same > both / 2:
+                what = f"raters {self.ids[a]} and {self.ids[b]} drew the same mask in {same} of {both} rows: copies?"
+                found.append(Finding("warning", "raters", what))
         never = [name for name, seen in zip(self.ids, self.seen, strict=True) if not seen]
         if never:
             found.append(Finding("fault", "raters", f"raters without any case: {', '.join(never)}"))
@@ -307,33 +313,32 @@ class _Scan:
 # -- splits ---------------------------------------------------------------------------------------
 
 
-def _splits(data: Dataset, facts: dict[str, Any]) -> list[Finding]:
+def _sizes(split: Split) -> dict[str, Any]:
+    parts = {part: len(rows) for part, rows in split.parts.items()}
+    return {"split": split.name, "fold": split.fold, "hash": split.hash, **parts}
+
+
+def _splits(data: Dataset, splits: Sequence[Split]) -> list[Finding]:
     """Patients in several parts, empty parts."""
     found = []
-    facts["splits"] = []
-    patients = [r.patient_id for r in data.records]
-    for fold in range(data.folds):
-        split = data.split(fold)
-        parts = {part: getattr(split, part) for part in ("train", "val", "test")}
-        facts["splits"].append(
-            {"split": split.name, "fold": fold, "hash": split.hash, **{p: len(rows) for p, rows in parts.items()}}
-        )
-        where = f"split {split.name}, fold {fold}"
+    patients = {r.patient_id for r in data.records}
+    for split in splits:
+        where = f"split {split.name}, fold {split.fold}"
         for people, level, what in (
             (split.shared, "fault", "stand in training and in another part"),
             (split.selected, "warning", "stand in validation and test"),
         ):
             if people:
-                text = f"{where}: {len(people)} of {len(set(patients))} patients {what}: {_few(people)}"
+                text = f"{where}: {len(people)} of {len(patients)} patients {what}: {_few(people)}"
                 found.append(Finding(level, "patients", text))  # type: ignore[arg-type]
-        lacking = [part for part, rows in parts.items() if not len(rows)]
+        lacking = [part for part, rows in split.parts.items() if not len(rows)]
         if lacking:
             text = f"{where}: no case in {' and '.join(lacking)}; the split needs more patients, or is another's"
             found.append(Finding("warning", "splits", text))
     return found
 
 
-def _duplicates(data: Dataset, scan: _Scan) -> list[Finding]:
+def _duplicates(data: Dataset, splits: Sequence[Split], scan: _Scan) -> list[Finding]:
     """Equal images, by content: in several parts of a fold, under several patients, or simply twice."""
     groups: dict[bytes, list[int]] = defaultdict(list)
     for row, digest in enumerate(scan.image_hash):
@@ -343,11 +348,10 @@ def _duplicates(data: Dataset, scan: _Scan) -> list[Finding]:
     if not repeated:
         return []
     part_of: list[dict[int, set[str]]] = []
-    for fold in range(data.folds):
-        split = data.split(fold)
+    for split in splits:
         places: dict[int, set[str]] = defaultdict(set)
-        for part in ("train", "val", "test"):
-            for row in getattr(split, part).tolist():
+        for part, members in split.parts.items():
+            for row in members.tolist():
                 places[row].add(part)
         part_of.append(places)
     found = []

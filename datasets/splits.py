@@ -42,6 +42,11 @@ class Split:
     shared: tuple[str, ...] = ()
     selected: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """Rows by the name of the part, in the order of `PARTS`."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
 
 def patient_number(patient_id: str) -> int:
     return int(hashlib.md5(patient_id.encode(), usedforsecurity=False).hexdigest(), 16)
@@ -112,7 +117,6 @@ def split_record(
     split: Split, dataset: str, rule: str, case_ids: Sequence[str], patient_ids: Sequence[str]
 ) -> dict[str, Any]:
     """What the file of a fold holds: everything that another program needs to use the same split."""
-    rows = {"train": split.train, "val": split.val, "test": split.test}
     return {
         "schema": "multirater.split/1",
         "dataset": dataset,
@@ -120,9 +124,9 @@ def split_record(
         "fold": split.fold,
         "rule": rule,
         "hash": split.hash,
-        "patients": {part: sorted({patient_ids[i] for i in found}) for part, found in rows.items()},
+        "patients": {part: sorted({patient_ids[i] for i in found}) for part, found in split.parts.items()},
         "shared_patients": list(split.shared),
         "selected_patients": list(split.selected),
         "multirater": __version__,
-        **{part: [case_ids[i] for i in found] for part, found in rows.items()},
+        **{part: [case_ids[i] for i in found] for part, found in split.parts.items()},
     }

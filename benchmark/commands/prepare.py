@@ -105,11 +105,10 @@ def splits(data: Any) -> list[dict[str, Any]]:
     found = []
     for fold in range(data.folds):
         split = data.split(fold)
-        parts = {part: getattr(split, part) for part in ("train", "val", "test")}
         row: dict[str, Any] = {"split": split.name, "fold": fold, "hash": split.hash}
         row |= {"shared_patients": len(split.shared), "selected_patients": len(split.selected)}
-        row |= {part: len(indices) for part, indices in parts.items()}
-        row |= {f"{part}_patients": len({patients[i] for i in indices}) for part, indices in parts.items()}
+        row |= {part: len(indices) for part, indices in split.parts.items()}
+        row |= {f"{part}_patients": len({patients[i] for i in indices}) for part, indices in split.parts.items()}
         found.append(row)
     return found
 
@@ -118,6 +117,8 @@ def _print(facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from ...datasets.splits import PARTS
 
     console = Console()
     if facts["notice"]:
@@ -152,10 +153,10 @@ def _print(facts: dict[str, Any]) -> None:
     for column in ("split", "fold", "train", "validation", "test", "hash"):
         table.add_column(column)
     for row in facts["splits"]:
-        sizes = [f"{row[p]} ({row[f'{p}_patients']})" for p in ("train", "val", "test")]
+        sizes = [f"{row[p]} ({row[f'{p}_patients']})" for p in PARTS]
         table.add_row(row["split"], str(row["fold"]), *sizes, row["hash"])
     console.print(table)
-    lacking = sorted({p for row in facts["splits"] for p in ("train", "val", "test") if not row[p]})
+    lacking = sorted({p for row in facts["splits"] for p in PARTS if not row[p]})
     shared = max(row["shared_patients"] for row in facts["splits"])
     if shared:
         console.print(

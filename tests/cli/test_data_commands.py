@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+from multirater.benchmark import data_check
 from multirater.benchmark.cli import main
 from multirater.datasets import open_dataset
 from multirater.datasets.splits import make_split
@@ -163,6 +164,26 @@ def test_damaged_prepared_arrays_are_found(call, root):
     assert str(folder / "images.npy") in text
 
 
+def test_arrays_without_recorded_checksums_are_told_and_checked_all_the_same(call, root):
+    meta = open_dataset("folder", root=str(root)).prepare() / "meta.json"
+    meta.write_text(json.dumps({k: v for k, v in json.loads(meta.read_text()).items() if k != "images_sha256"}))
+    found = report(call, root)
+    assert levels(found, "checksums") == [("note", "no checksum of images was recorded by an older version")]
+    assert found["mask_values"] == [0, 1]
+
+
+def test_blocks_of_rows_change_nothing(call, root, monkeypatch):
+    (root / "1.png").write_bytes((root / "6.png").read_bytes())
+    for i in range(1, 8):
+        (root / f"{i}_c.png").write_bytes((root / f"{i}_a.png").read_bytes())
+    whole = report(call, root)
+    assert "raters a and c drew the same mask in 7 of 8 rows: copies?" in str(whole)
+    monkeypatch.setattr(data_check, "_BYTES_AT_ONCE", 3 * 4 * SIDE**2)
+    assert report(call, root) == whole
+    monkeypatch.setattr(data_check, "_BYTES_AT_ONCE", 1)
+    assert report(call, root) == whole
+
+
 def test_files_are_compared_with_a_list_of_checksums(call, root):
     digests = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in root.iterdir() if p.suffix == ".png"}
     listing = root / "SHA256SUMS"
@@ -178,7 +199,11 @@ def test_files_are_compared_with_a_list_of_checksums(call, root):
     assert [level for level, _ in found] == ["fault", "warning"]
     assert f"{root / '3_a.png'} has sha256" in found[0][1]
     assert "1 used files are not listed" in found[1][1]
-    for text, message in (("nothing here\n", "holds no line"), (f"{'0' * 64}  ../x.png\n", "leads out of its folder")):
+    for text, message in (
+        ("nothing here\n", "holds no line"),
+        (f"{'0' * 64}  ../x.png\n", "leads out of its folder"),
+        (f"{'0' * 64}  x\0.png\n", "t.tsv names 'x\\x00.png', which no file can be called"),
+    ):
         table.write_text(text)
         code, _, err = call("check", "folder", "--root", root, "--checksums", table)
         assert code == 2
