@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..core.errors import UserError
 from ..datasets.folder_config import COMPARISONS, Foreground
 from ..datasets.image_files import lossy, read_picture
+from ..datasets.volume_files import by
 
 NIFTI = (".nii", ".nii.gz")
 VOLUMES = (*NIFTI, ".npy")
@@ -45,7 +46,7 @@ class Array:
         mine, theirs = self.values.shape[-dims:], other.values.shape[-dims:]
         if mine != theirs:
             raise UserError(
-                f"{self.path} has {_by(mine)} pixels and {other.path} of the same case {_by(theirs)}; all files of a "
+                f"{self.path} has {by(mine)} pixels and {other.path} of the same case {by(theirs)}; all files of a "
                 f"case must have one size"
             )
         if not (headers and self.axes and other.axes):
@@ -60,10 +61,6 @@ class Array:
                 f"{self.path} has spacing {_mm(self.spacing)} mm and {other.path} of the same case "
                 f"{_mm(other.spacing)} mm; mend the header, or give --spacing to take the arrays as they are"
             )
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
 
 
 def _mm(spacing: tuple[float, ...]) -> str:
@@ -112,7 +109,7 @@ def _npy(path: Path, dims: int, labels: bool) -> NDArray:
     if values.ndim not in allowed:
         give = "depth x height x width" if dims == 3 else "height x width"
         more = "" if labels else ", or channels in front of them"
-        raise UserError(f"{path} has shape {_by(values.shape)}; give {give}{more}")
+        raise UserError(f"{path} has shape {by(values.shape)}; give {give}{more}")
     _check_numbers(values, path)
     return values
 
@@ -127,7 +124,7 @@ def _volume(path: Path) -> Array:
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
     if values.ndim != 3 or values.dtype.fields:
-        raise UserError(f"{path} has shape {_by(values.shape)} of {values.dtype}; give one volume of numbers a file")
+        raise UserError(f"{path} has shape {by(values.shape)} of {values.dtype}; give one volume of numbers a file")
     _check_numbers(values, path)
     spacing = zooms[:3][::-1]
     return Array(path, values.transpose(2, 1, 0), spacing if all(z > 0 for z in spacing) else None, axes)
@@ -155,7 +152,7 @@ def _check_numbers(values: NDArray, path: Path) -> None:
     if values.dtype.kind not in "buif":
         raise UserError(f"{path} holds values of type {values.dtype}; only real numbers are read, so store those")
     if not values.size:
-        raise UserError(f"{path} has shape {_by(values.shape)} and no pixel; restore or remove the file")
+        raise UserError(f"{path} has shape {by(values.shape)} and no pixel; restore or remove the file")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise UserError(f"{path} holds values that are not finite (NaN or infinite); replace them")
 

@@ -14,9 +14,9 @@ from ..core.errors import UserError
 from .file_dataset import Decoded, FileDataset, RawCase, Side
 from .image_files import read_picture, to_channels, to_unit_range
 from .orders import Order
-from .patterns import files_below, natural
+from .patterns import files_below, natural, put_once
 from .volume_dataset import need
-from .volume_files import by
+from .volume_files import same_size
 
 SetName = Literal["1", "2A", "2B", "3"]
 Tool = Literal["Amira", "ImageJ", "ImCell", "all"]
@@ -93,9 +93,9 @@ class BuBil(FileDataset):
                 if half and (found["half"] or "").upper() != half:
                     continue
                 if self._wanted(found["rater"]):
-                    _put(masks.setdefault(found["case"].casefold(), {}), found["rater"], path)
+                    put_once(masks.setdefault(found["case"].casefold(), {}), found["rater"], path)
             elif (found := _RAW.fullmatch(relative)) and found["set"] == number:
-                _put(images, found["case"].casefold(), path)
+                put_once(images, found["case"].casefold(), path)
         example = f"BU-BIL_Dataset{number}/ExpertsAnnotations/{half + '/' if half else ''}Person1_Amira/seg_B01.png"
         need(masks, f"masks of tool {self.options['tool']} such as {example}", root)
         raters = {rater for of_case in masks.values() for rater in of_case}
@@ -123,19 +123,9 @@ class BuBil(FileDataset):
             if mask is None:
                 continue
             values = read_picture(mask, labels=True).values
-            if values.shape != image.shape[1:]:
-                raise UserError(
-                    f"{mask} has {by(values.shape)} pixels, but its image {path} has {by(image.shape[1:])}; a mask "
-                    f"must have the size of its image"
-                )
+            same_size(mask, values.shape, path, image.shape[1:])
             labels[r] = _cell(values, mask)
         return Decoded(image, labels, np.array([mask is not None for mask in masks]))
-
-
-def _put(found: dict[str, Path], key: str, path: Path) -> None:
-    if key in found:
-        raise UserError(f"{found[key]} and {path} are the same picture twice; keep one of them")
-    found[key] = path
 
 
 def _cell(values: np.ndarray, path: Path) -> np.ndarray:

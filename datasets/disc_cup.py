@@ -36,7 +36,6 @@ class DiscCup(FileDataset):
     list names those (``incomplete``).
     """
 
-    ahead = 1
     declared = "consistent"
     class_names = STRUCTURES
     overlapping = True
@@ -49,14 +48,6 @@ class DiscCup(FileDataset):
 
     def patient_of(self, part: str, case: str) -> str:
         return _named(part, case)
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._without_masks: list[str] = []
-
-    def leftovers(self) -> dict[str, list[str]]:
-        assert self.cases
-        return {"left_out": self._without_masks}
 
     def list_cases(self, root: Path) -> list[RawCase]:
         found: dict[tuple[str, str], _Found] = {}
@@ -77,9 +68,9 @@ class DiscCup(FileDataset):
             else:
                 of_case.masks[mask] = source
         need([f for f in found.values() if f.masks], self.expected, root)
-        self._without_masks = [_named(*key) for key, f in found.items() if not f.masks]
+        self.unused["left_out"] = [_named(*key) for key, f in found.items() if not f.masks]
         cases = [self._case(key, names, of_case) for key, of_case in found.items() if of_case.masks]
-        self._without_masks += [case.case_id for case in cases if not any(case.handle[1])]
+        self.unused["left_out"] += [case.case_id for case in cases if not any(case.handle[1])]
         return [case for case in cases if any(case.handle[1])]
 
     def _case(self, key: tuple[str, str], names: Mapping[tuple[str, str], str], found: _Found) -> RawCase:
@@ -167,9 +158,7 @@ class RefugeMr(DiscCup):
 
     def published(self, name: str, fold: int) -> dict[str, list[int]]:
         rows = self.official(("train", "test"))
-        if not rows["val"]:
-            rows["train"], rows["val"] = self.carve(rows["train"], 10)
-        return rows
+        return rows if rows["val"] else self.official_halves(10)
 
 
 _CHAKSU_IMAGE = re.compile(
@@ -231,6 +220,4 @@ class Chaksu(DiscCup):
         return f"{camera}/P{int(found[1])}" if found else f"{part}/{case}"
 
     def published(self, name: str, fold: int) -> dict[str, list[int]]:
-        rows = self.official(("train", "test"))
-        train, val = self.carve(rows["train"], 10)
-        return {"train": train, "val": val, "test": rows["test"]}
+        return self.official_halves(10)

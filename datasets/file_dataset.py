@@ -18,10 +18,12 @@ from ..core.hashing import digest
 from .base import Dataset, Identity, Progress
 from .digests import file_digests
 from .filling import fill_store
+from .image_files import target_size
 from .orders import order_raters
 from .patterns import natural
-from .splits import SplitName, patient_number
+from .splits import PARTS, SplitName, patient_number
 from .store import ArrayStore
+from .volume_files import by
 
 Side = Annotated[int, Field(ge=8, le=8192)]
 
@@ -99,6 +101,7 @@ class FileDataset(Dataset):
     ) -> None:
         chosen = identity or ("as_stored" if self.declared == "consistent" else "none")
         super().__init__(root=root, size=size, identity=chosen, split=split, **options)
+        self.unused: dict[str, list[str]] = {}  # what `list_cases` has found and left out, by kind
 
     # -- to implement ---------------------------------------------------------------------------
 
@@ -156,6 +159,10 @@ class FileDataset(Dataset):
         files = [[c.case_id, c.patient_id, c.slices, c.part, [digests[f] for f in c.files]] for c in self.cases]
         return {"files": digest(files), "raters": list(self.rater_names), "classes": list(self.class_names)}
 
+    def leftovers(self) -> dict[str, list[str]]:
+        assert self.cases  # listed: until then nothing is known
+        return self.unused
+
     def build(self, folder: Path, progress: Progress) -> None:
         fill_store(self, folder, progress)
 
@@ -166,14 +173,12 @@ class FileDataset(Dataset):
             UserError: no size is chosen, and the two differ.
         """
         size = self.options["size"]
-        if size is None:
-            if list(native) != list(first):
-                raise UserError(
-                    f"images differ in size: {self.cases[0].files[0]} has {_by(first)} and {raw.files[0]} has "
-                    f"{_by(native)}; choose one with --set dataset.size=N or dataset.size=[H,W]"
-                )
-            return native[0], native[1]
-        return (size, size) if isinstance(size, int) else (size[0], size[1])
+        if size is None and list(native) != list(first):
+            raise UserError(
+                f"images differ in size: {self.cases[0].files[0]} has {by(first)} and {raw.files[0]} has {by(native)}; "
+                f"choose one with --set dataset.size=N or dataset.size=[H,W]"
+            )
+        return target_size(size, native)
 
     # -- parts of an official split ---------------------------------------------------------------
 
@@ -181,13 +186,13 @@ class FileDataset(Dataset):
         """Rows of one part of the official split."""
         return [i for i, record in enumerate(self.store.records) if record["meta"].get("part") == part]
 
-    def official(self, needed: Sequence[str] = ("train", "val", "test")) -> dict[str, list[int]]:
+    def official(self, needed: Sequence[str] = PARTS) -> dict[str, list[int]]:
         """Rows of the official parts.
 
         Raises:
             UserError: files of a needed part are not there.
         """
-        rows = {part: self.rows_of(part) for part in ("train", "val", "test")}
+        rows = {part: self.rows_of(part) for part in PARTS}
         for part in needed:
             if not rows[part]:
                 raise UserError(
@@ -195,6 +200,17 @@ class FileDataset(Dataset):
                     f"below {self.options['root']}; add it or use --set dataset.split=cv4"
                 )
         return rows
+
+    def official_halves(self, every: int, test: str = "test") -> dict[str, list[int]]:
+        """The official training part against the official part `test`, with about one training patient in `every` for
+        selection (`carve`).
+
+        Raises:
+            UserError: files of one of the two are not there.
+        """
+        rows = self.official(("train", test))
+        train, val = self.carve(rows["train"], every)
+        return {"train": train, "val": val, "test": rows[test]}
 
     def carve(self, rows: Sequence[int], every: int) -> tuple[list[int], list[int]]:
         """Training rows without, and with only, about one patient in `every`, chosen by the MD5 of the patient id.
@@ -209,7 +225,3 @@ class FileDataset(Dataset):
 
     def rater_order(self, store: ArrayStore) -> tuple[np.ndarray, tuple[str, ...], Identity]:
         return order_raters(self.name, store, self.options["identity"], self.declared, tuple(store.meta["rater_ids"]))
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))

@@ -13,7 +13,7 @@ import numpy as np
 from ..core.errors import UserError
 from .file_dataset import Decoded, FileDataset, RawCase, Side
 from .orders import Order
-from .patterns import files_below
+from .patterns import files_below, put_once
 from .photographs import Source, read_colour, read_mask, shrunk
 from .volume_dataset import need
 from .volume_files import codes
@@ -48,7 +48,6 @@ class Gleason2019(FileDataset):
     slide and never part one; with ``group=core`` they go by core, which may part a patient.
     """
 
-    ahead = 1
     rater_names = RATERS
     declared = "consistent"
     class_names = ("benign", "pattern 3", "pattern 4", "pattern 5")
@@ -90,11 +89,6 @@ class Gleason2019(FileDataset):
         super().__init__(root=root, values=values, group=group, size=size, identity=identity, split=split)
         if group == "core" or split == "compat":
             self.notice = "the patients of the cores are not recorded: a split by cores may part a patient"
-        self._without_maps: list[str] = []
-
-    def leftovers(self) -> dict[str, list[str]]:
-        assert self.cases
-        return {"left_out": self._without_maps}
 
     def list_cases(self, root: Path) -> list[RawCase]:
         images: dict[str, Path] = {}
@@ -102,11 +96,11 @@ class Gleason2019(FileDataset):
         for relative in files_below(root):
             path = root / relative
             if found := _MAP.fullmatch(relative):
-                _put(maps.setdefault(found["case"].lower(), {}), found["rater"], path)
+                put_once(maps.setdefault(found["case"].lower(), {}), found["rater"], path)
             elif found := _IMAGE.fullmatch(relative):
-                _put(images, found["case"].lower(), path)
+                put_once(images, found["case"].lower(), path)
         need(maps, "Maps1_T/slide001_core003_classimg_nonconvex.png", root)
-        self._without_maps = sorted(images.keys() - maps.keys())
+        self.unused["left_out"] = sorted(images.keys() - maps.keys())
         cases = []
         for core, of_core in maps.items():
             if core not in images:
@@ -156,9 +150,3 @@ class Gleason2019(FileDataset):
         test = [row for row, core in enumerate(self._ids[0]) if core in held_out]
         train, val = self.carve([row for row, core in enumerate(self._ids[0]) if core not in held_out], 8)
         return {"train": train, "val": val, "test": test}
-
-
-def _put(found: dict[str, Path], key: str, path: Path) -> None:
-    if key in found:
-        raise UserError(f"{found[key]} and {path} are the same picture twice; keep one of them")
-    found[key] = path

@@ -51,11 +51,6 @@ class Gmseg16(VolumeDataset):
         train_slices: Annotated[TrainSlices, "slices to train on; tests use whole volumes"] = "foreground",
     ) -> None:
         super().__init__(root=root, size=size, field=field, identity=identity, split=split, train_slices=train_slices)
-        self._without_masks: list[str] = []
-
-    def leftovers(self) -> dict[str, list[str]]:
-        assert self.cases
-        return {"left_out": self._without_masks}
 
     def list_cases(self, root: Path) -> list[RawCase]:
         found: dict[str, dict[str, Path]] = {}
@@ -70,8 +65,8 @@ class Gmseg16(VolumeDataset):
             if name not in ("image", *self.rater_names):
                 raise UserError(f"{root / relative} is not expected: the raters are r1 to r4; check the name")
             files[name] = root / relative
-        self._without_masks = [case for case, files in found.items() if len(files) == 1 and "image" in files]
-        labelled = {case: files for case, files in found.items() if case not in self._without_masks}
+        self.unused["left_out"] = [case for case, files in found.items() if len(files) == 1 and "image" in files]
+        labelled = {case: files for case, files in found.items() if case not in self.unused["left_out"]}
         need(labelled, "site<N>-sc<NN>-image.nii.gz with masks -mask-r<1-4>.nii.gz", root)
         return [self._case(case, files) for case, files in labelled.items()]
 

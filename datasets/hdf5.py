@@ -14,14 +14,15 @@ import numpy as np
 from ..core.errors import UserError
 from .base import Identity, Progress
 from .file_dataset import Decoded, FileDataset, RawCase, Side
-from .hdf5_files import SafeFile, by
+from .hdf5_files import SafeFile
 from .orders import Order
+from .splits import PARTS
 from .store import ArrayStore
+from .volume_files import by
 
 SUFFIXES = (".h5", ".hdf5", ".he5", ".hdf")
 FIELDS = ("images", "masks", "valid", "case_id", "patient_id", "rater_id")
 OPTIONAL = ("part", "volume", "slice", "spacing")
-_PARTS = ("train", "val", "test", "")
 _MOST = {"channels": 64, "raters": 256, "classes": 254, "side": 8192}
 
 
@@ -188,7 +189,7 @@ class Hdf5(FileDataset):
         texts = file.strings(name)
         if len(texts) != cases:
             raise UserError(f"{file.path}: {name!r} has {len(texts)} rows, but 'case_id' has {cases}")
-        wrong = [t for t in texts if t not in _PARTS] if name == "part" else []
+        wrong = [t for t in texts if t not in (*PARTS, "")] if name == "part" else []
         if wrong:
             raise UserError(f"{file.path}: 'part' holds {wrong[0]!r}; it may be train, val, test or empty")
         return texts

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
+from .volume_files import by
 
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 _CHUNK_BYTES = 64 << 20  # a chunk is unpacked whole
@@ -214,7 +215,3 @@ class SafeFile:
 
 
 OPTIONAL_TEXT = ("part", "volume")  # may be empty: in no part, of no volume
-
-
-def by(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))

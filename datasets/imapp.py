@@ -33,7 +33,6 @@ class Imapp(FileDataset):
     annotator without a mask did not see the image. Rows of a consensus are not used.
     """
 
-    ahead = 1
     declared = "consistent"
     class_names = ("lesion",)
     title = "IMA++: ISIC MultiAnnot++, skin lesions in dermoscopy, sparse annotators"
@@ -57,11 +56,6 @@ class Imapp(FileDataset):
         split: Annotated[str, "cv4, fixed, or compat: the published lists"] = "cv4",
     ) -> None:
         super().__init__(root=root, images=images, min_images=min_images, size=size, identity=identity, split=split)
-        self._without_image: list[str] = []
-
-    def leftovers(self) -> dict[str, list[str]]:
-        assert self.cases
-        return {"masks_without_image": self._without_image}
 
     def list_cases(self, root: Path) -> list[RawCase]:
         table = root / TABLE
@@ -77,7 +71,7 @@ class Imapp(FileDataset):
             for name, source in files.items()
             if name.lower().endswith(_PICTURES) and PurePosixPath(name).stem in masks
         }
-        self._without_image = sorted(i for i in masks if i not in pictures)
+        self.unused["masks_without_image"] = sorted(i for i in masks if i not in pictures)
         masks = {image: of_image for image, of_image in masks.items() if image in pictures}
         masks = self._kept(masks)
         if not masks:

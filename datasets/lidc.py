@@ -197,9 +197,7 @@ class Lidc(FileDataset):
     def published(self, name: str, fold: int) -> dict[str, list[int]]:
         if name == "compat":
             rows = self.official(("train", "test"))
-            if not rows["val"]:
-                rows["train"], rows["val"] = self.carve(rows["train"], 10)
-            return rows
+            return rows if rows["val"] else self.official_halves(10)
         order = sorted(range(len(self)), key=lambda row: self.store.records[row]["meta"]["order"])
         if name == "compat-slices":
             shuffled = _legacy_shuffle(order, 0)

@@ -15,9 +15,9 @@ from .hdf5_files import SafeFile
 from .image_files import read_array
 from .nodules import READERS
 from .patterns import files_below
+from .splits import PARTS
 from .volume_files import by, codes
 
-PARTS = ("train", "val", "test")
 SUFFIXES = (".hdf5", ".h5")
 _NPY = re.compile(r"(?:(?P<above>.*)/)?(?P<part>train|val|test)/(?P<kind>images|labels)/(?P<number>\d+)\.npy")
 _TOLERANCE = 1e-6

@@ -13,7 +13,7 @@ from .file_dataset import Decoded, RawCase
 from .image_files import read_picture, to_channels
 from .nodules import READERS
 from .patterns import files_below
-from .volume_files import by, codes
+from .volume_files import codes, same_size
 
 PNG_SPACING = (0.5, 0.5)  # mm
 _PNG = re.compile(
@@ -118,9 +118,5 @@ def _read(raw: RawCase) -> tuple[np.ndarray, list[tuple[Path, np.ndarray]]]:
     image = to_channels(values.astype(np.float32) / np.float32(255), "grey")
     masks = [(other, read_picture(other, labels=True).values) for other in others]
     for other, mask in masks:
-        if mask.shape != image.shape[1:]:
-            raise UserError(
-                f"{other} has {by(mask.shape)} pixels, but its image {path} has {by(image.shape[1:])}; a mask must "
-                f"have the size of its image"
-            )
+        same_size(other, mask.shape, path, image.shape[1:])
     return image, masks

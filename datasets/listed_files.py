@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,10 @@ from ..core.hashing import digest
 from .base import Identity, Progress
 from .digests import file_digests
 from .file_dataset import Decoded, RawCase
-from .folder_config import Foreground, distinct
-from .image_files import lossy, read_picture, resize_image, resize_labels, to_channels, to_unit_range
+from .folder_config import Foreground
+from .image_files import distinct, lossy, read_picture, resize_image, resize_labels, to_channels, to_unit_range
 from .volume_dataset import Placed, Stack, VolumeDataset
-from .volume_files import SUFFIXES, open_volume
+from .volume_files import SUFFIXES, open_volume, same_size
 
 WHOLE = ""  # stands for the class where one file holds all classes
 
@@ -150,12 +150,12 @@ class ListedFiles(VolumeDataset):
         channels = [to_channels(to_unit_range(picture.values, reading.window), reading.channels)]
         for path in case.further:
             values = read_picture(path).values
-            self._same_grid(path, values.shape[:2], case, native)
+            same_size(path, values.shape[:2], case.image, native)
             channels.append(to_channels(to_unit_range(values, reading.window), reading.channels))
 
         def read(path: Path) -> np.ndarray:
             values = read_picture(path, labels=True).values
-            self._same_grid(path, values.shape, case, native)
+            same_size(path, values.shape, case.image, native)
             return reading.foreground.apply(values, path)
 
         masks, valid = self._masks(case, read, native)
@@ -223,14 +223,6 @@ class ListedFiles(VolumeDataset):
         merged: np.ndarray = (planes * numbers).max(0)
         return merged
 
-    @staticmethod
-    def _same_grid(path: Path, found: Sequence[int], case: ListedCase, native: Sequence[int]) -> None:
-        if tuple(found) != tuple(native):
-            raise UserError(
-                f"{path} has {_by(found)} pixels, but its image {case.image} has {_by(native)}; a mask must have the "
-                f"size of its image"
-            )
-
     # -- checks of the whole --------------------------------------------------------------------
 
     def build(self, folder: Path, progress: Progress) -> None:
@@ -254,7 +246,3 @@ def _volumetric(path: Path) -> bool:
     if not path.name.lower().endswith(SUFFIXES):
         return False
     return sum(n > 1 for n in open_volume(path, axes=7).stored) > 2
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))

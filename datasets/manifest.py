@@ -14,6 +14,7 @@ from .listed_files import ListedCase, ListedFiles, Reading
 from .manifest_files import Manifest as Listing
 from .manifest_files import read_manifest
 from .orders import Order
+from .splits import PARTS
 from .volume_dataset import TrainSlices
 
 
@@ -74,7 +75,7 @@ class Manifest(ListedFiles):
         return {"left_out": self.listing.left_out, "masks_without_image": []}
 
     def published(self, name: str, fold: int) -> dict[str, list[int]]:
-        rows = {part: self.rows_of(part) for part in ("train", "val", "test")}
+        rows = {part: self.rows_of(part) for part in PARTS}
         if not any(rows.values()):
             raise UserError(f"{self.root} gives no case a split; use --set dataset.split=cv4")
         return rows

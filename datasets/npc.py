@@ -77,15 +77,10 @@ class Npc(VolumeDataset):
             root=root, size=size, intensity=intensity, resize=resize, drop_empty=drop_empty, identity=identity,
             split=split, train_slices=train_slices,
         )  # fmt: skip
-        self._without_masks: list[str] = []
 
     @property
     def build_options(self) -> dict[str, Any]:
         return {k: v for k, v in super().build_options.items() if k != "drop_empty"}
-
-    def leftovers(self) -> dict[str, list[str]]:
-        assert self.cases
-        return {"left_out": self._without_masks}
 
     # -- listing --------------------------------------------------------------------------------
 
@@ -111,7 +106,7 @@ class Npc(VolumeDataset):
                 )
             found += [self._case(folder.name, patient, sorted(files)) for patient, files in groups.items()]
         kept = [case for case in found if case.handle]
-        self._without_masks = [case.case_id for case in found if not case.handle]
+        self.unused["left_out"] = [case.case_id for case in found if not case.handle]
         return need(kept, "training_2d, training, validation or testing folder with labelled h5 files", root)
 
     def _case(self, folder: str, patient: str, files: list[tuple[int, Path]]) -> RawCase:
@@ -187,9 +182,7 @@ class Npc(VolumeDataset):
     def published(self, name: str, fold: int) -> dict[str, list[int]]:
         if name == "compat":
             return self.official()
-        rows = self.official(("train", "val"))
-        train, val = self.carve(rows["train"], 10)
-        return {"train": train, "val": val, "test": rows["val"]}
+        return self.official_halves(10, test="val")
 
 
 def zoom_order0(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:

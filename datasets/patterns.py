@@ -166,6 +166,17 @@ def _utf8(relative: str) -> str:
     return relative
 
 
+def put_once(found: dict[str, Path], key: str, path: Path) -> None:
+    """``found[key] = path``.
+
+    Raises:
+        UserError: there is a file of that key already.
+    """
+    if key in found:
+        raise UserError(f"{found[key]} and {path} are the same picture twice; keep one of them")
+    found[key] = path
+
+
 def natural(text: str) -> tuple[tuple[int, int | str], ...]:
     """Sort key that puts 2 before 10."""
     pieces = re.split(r"(\d+)", text.casefold())

@@ -13,14 +13,20 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import UserError
-from .folder_config import distinct
-from .image_files import read_picture, read_picture_bytes, resize_labels, to_channels
+from .image_files import (
+    SizeOption,
+    distinct,
+    read_picture,
+    read_picture_bytes,
+    resize_labels,
+    target_size,
+    to_channels,
+    two_valued,
+)
 from .patterns import files_below
-from .volume_files import by
+from .volume_files import same_size
 
 MEMBER_BYTES = 1 << 27  # of a file in an archive, unpacked
-
-SizeOption = int | Sequence[int] | None
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,6 @@ def sources_below(root: Path, archives: Sequence[str] = ()) -> list[tuple[str, S
     return sorted(found.items())
 
 
-def target_size(size: SizeOption, native: Sequence[int]) -> tuple[int, int]:
-    """The size that ``dataset.size`` asks for."""
-    if size is None:
-        return native[0], native[1]
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
 def read_colour(source: Source, size: SizeOption) -> tuple[np.ndarray, tuple[int, int]]:
     """3×size float32 in [0, 1], linear with antialiasing, and the stored (height, width).
 
@@ -117,11 +116,7 @@ def read_colour(source: Source, size: SizeOption) -> tuple[np.ndarray, tuple[int
 def read_mask(source: Source, native: tuple[int, int], image: Source) -> np.ndarray:
     """Values H×W of a mask that has the size of its image."""
     values = source.values(labels=True)
-    if values.shape != native:
-        raise UserError(
-            f"{source.shown} has {by(values.shape)} pixels, but its image {image.shown} has {by(native)}; a mask must "
-            f"have the size of its image"
-        )
+    same_size(source.shown, values.shape, image.shown, native)
     return values
 
 
@@ -134,7 +129,7 @@ def binary(values: np.ndarray, source: Source) -> np.ndarray:
     if values.dtype == np.bool_:
         return values.astype(np.uint8)
     found = distinct(values)
-    if not (np.isin(found, [0, 1]).all() or np.isin(found, [0, 255]).all()):
+    if not two_valued(found):
         shown = ", ".join(f"{float(v):g}" for v in found[:8]) + (", …" if len(found) > 8 else "")
         raise UserError(f"{source.shown} holds the values {shown}; a mask holds 0 and 1, or 0 and 255")
     return (values != 0).astype(np.uint8)

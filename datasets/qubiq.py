@@ -18,7 +18,7 @@ from .orders import Order
 from .patterns import files_below
 from .qubiq_matting import decode_matting, list_matting
 from .volume_dataset import SIZE_HELP, SOFT_TISSUE, Placed, Size, Stack, TrainSlices, VolumeDataset
-from .volume_files import Layout, Volume, by, codes, open_volume
+from .volume_files import Layout, Volume, by, codes, open_volume, same_size
 
 SetName = Literal["brain-growth", "brain-tumor", "kidney", "prostate", "pancreas", "pancreatic-lesion"]
 CODES = {0: 0, 1: 1, 255: 1}
@@ -126,11 +126,7 @@ class Qubiq(VolumeDataset):
         self.class_names = tuple(self.info.classes[t - 1] for t in self.tasks)
         name = "all" if task == "all" else f"{task:02d}"
         self.rater_names = tuple(f"{set}/{name}/{r:02d}" for r in range(1, self.info.raters + 1))
-        self._without_masks: list[str] = []
-
-    def leftovers(self) -> dict[str, list[str]]:
-        assert self.cases
-        return {"left_out": self._without_masks}
+        self.unused["left_out"] = []
 
     # -- listing --------------------------------------------------------------------------------
 
@@ -146,7 +142,7 @@ class Qubiq(VolumeDataset):
             self._check(folder, found)
             masks = [[found.masks.get((t, r + 1)) for t in self.tasks] for r in range(self.info.raters)]
             if not any(all(row) for row in masks):
-                self._without_masks.append(name)
+                self.unused["left_out"].append(name)
                 continue
             used = [path for row in masks if all(row) for path in row if path]
             # case<k>-<j> are several scans of one patient, numbered on from training to validation
@@ -222,10 +218,7 @@ class Qubiq(VolumeDataset):
 
     def published(self, name: str, fold: int) -> dict[str, list[int]]:
         rows = self.official(("train", "val"))
-        if rows["test"]:
-            return rows
-        train, val = self.carve(rows["train"], 8)
-        return {"train": train, "val": val, "test": rows["val"]}
+        return rows if rows["test"] else self.official_halves(8, test="val")
 
 
 def _picture(path: Path, channels: int) -> tuple[np.ndarray, tuple[float, float] | None]:
@@ -254,11 +247,7 @@ def _mask(path: Path, shape: tuple[int, ...], image: Path) -> np.ndarray:
     values = open_volume(path, axes=5).array().squeeze()
     if values.shape != shape and values.shape[::-1] == shape:
         values = values.T
-    if values.shape != shape:
-        raise UserError(
-            f"{path} has {by(values.shape)} pixels, but its image {image} has {by(shape)}; a mask must have the size "
-            f"of its image"
-        )
+    same_size(path, values.shape, image, shape)
     return codes(values, CODES, path)
 
 

@@ -17,9 +17,9 @@ from ..core.errors import UserError
 from .file_dataset import Decoded, FileDataset, RawCase, Side
 from .image_files import Picture, read_picture, read_picture_bytes, to_channels
 from .orders import Order
-from .patterns import files_below
+from .patterns import files_below, put_once
 from .volume_dataset import need
-from .volume_files import by, codes
+from .volume_files import by, codes, same_size
 
 SetName = Literal["chase_db1", "drive", "stare"]
 _EXT = r"\.(?:jpe?g|png|tiff?|gif|ppm|pgm)(?:\.gz)?"
@@ -116,15 +116,10 @@ class Retina(FileDataset):
         super().__init__(root=root, set=set, halves=halves, field=field, size=size, identity=identity, split=split)
         self.layout = _LAYOUTS[set]
         self.rater_names = self.layout.raters
-        self._without_masks: list[str] = []
         if split == "compat-loo" and set != "stare":
             raise UserError(f"split 'compat-loo' is of stare, not of {set}; use compat, or cv4")
         if split == "compat" and set == "drive" and halves != "both":
             raise UserError("split 'compat' of drive trains on the training half; add --set dataset.halves=both")
-
-    def leftovers(self) -> dict[str, list[str]]:
-        assert self.cases
-        return {"left_out": self._without_masks}
 
     # -- listing --------------------------------------------------------------------------------
 
@@ -138,16 +133,16 @@ class Retina(FileDataset):
             if mask:
                 parts = mask.groupdict()
                 case = f"{mask['case']}_{parts['part']}" if "part" in parts else mask["case"]
-                _put(masks.setdefault(case, {}), mask["rater"], root / relative)
+                put_once(masks.setdefault(case, {}), mask["rater"], root / relative)
             elif image:
-                _put(images, image["case"], root / relative)
+                put_once(images, image["case"], root / relative)
             elif field:
-                _put(fields, field["case"], root / relative)
+                put_once(fields, field["case"], root / relative)
         if self.options["set"] == "drive" and self.options["halves"] == "test":
             images = {case: path for case, path in images.items() if case.endswith("_test")}
             masks = {case: found for case, found in masks.items() if case.endswith("_test")}
         need(masks, f"masks of {self.options['set']} such as {_EXAMPLES[self.options['set']]}", root)
-        self._without_masks = sorted(images.keys() - masks.keys())
+        self.unused["left_out"] = sorted(images.keys() - masks.keys())
         cases = []
         for number, (case, found) in enumerate(sorted(masks.items())):
             if case not in images:
@@ -202,9 +197,7 @@ class Retina(FileDataset):
         if name == "compat-loo":
             train, val = self.carve([row for row in range(20) if row != fold], 8)
             return {"train": train, "val": val, "test": [fold]}
-        rows = self.official(("train", "test"))
-        train, val = self.carve(rows["train"], 8)
-        return {"train": train, "val": val, "test": rows["test"]}
+        return self.official_halves(8)
 
 
 _EXAMPLES = {
@@ -212,12 +205,6 @@ _EXAMPLES = {
     "drive": "test/1st_manual/01_manual1.gif",
     "stare": "labels-ah/im0001.ah.ppm.gz",
 }
-
-
-def _put(found: dict[str, Path], key: str, path: Path) -> None:
-    if key in found:
-        raise UserError(f"{found[key]} and {path} are the same picture twice; keep one of them")
-    found[key] = path
 
 
 def _picture(path: Path, labels: bool = False) -> Picture:
@@ -237,9 +224,5 @@ def _picture(path: Path, labels: bool = False) -> Picture:
 def _binary(path: Path, shape: tuple[int, ...], image: Path) -> np.ndarray:
     """Palette indices 0/1, grey 0/255 or 3/253, or bits, as uint8 in {0,1}."""
     values = _picture(path, labels=True).values
-    if values.shape != shape:
-        raise UserError(
-            f"{path} has {by(values.shape)} pixels, but its image {image} has {by(shape)}; a mask must have the size "
-            f"of its image"
-        )
+    same_size(path, values.shape, image, shape)
     return codes(values, _CODES, path)

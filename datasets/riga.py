@@ -12,9 +12,10 @@ import numpy as np
 
 from ..core.errors import UserError
 from .file_dataset import Decoded, FileDataset, RawCase, Side
+from .image_files import distinct, target_size
 from .orders import Order
 from .patterns import files_below
-from .photographs import Source, read_colour, read_mask, shrunk, target_size
+from .photographs import Source, read_colour, read_mask, shrunk
 from .volume_dataset import need
 
 SOURCES = ("BinRushed", "MESSIDOR", "Magrabia")
@@ -114,9 +115,7 @@ class Riga(FileDataset):
         return Decoded(image, labels, np.array([path is not None for path in masks]))
 
     def published(self, name: str, fold: int) -> dict[str, list[int]]:
-        rows = self.official(("train", "test"))
-        train, val = self.carve(rows["train"], 10)
-        return {"train": train, "val": val, "test": rows["test"]}
+        return self.official_halves(10)
 
 
 def _cases(table: Path, source: str) -> list[RawCase]:
@@ -186,7 +185,7 @@ def _below(table: Path, name: str) -> Path:
 
 
 def _grey(values: np.ndarray, path: Path) -> np.ndarray:
-    found = np.unique(values)
+    found = distinct(values)
     between = found[(found > 0) & (found < 255)]
     if values.dtype != np.uint8 or len(between) > 1 or (len(between) and not 64 <= between[0] <= 192):
         shown = ", ".join(f"{v:g}" for v in found[:8]) + (", …" if len(found) > 8 else "")

@@ -12,7 +12,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.hashing import digest
 from .file_dataset import Decoded, FileDataset, Side
-from .image_files import resize_image, resize_labels
+from .image_files import resize_image, resize_labels, target_size
 from .splits import Split
 from .volume_files import Layout, Volume, codes, match_layout, open_volume
 
@@ -163,10 +163,7 @@ class VolumeDataset(FileDataset):
         return Decoded(image, masks, np.array([m is not None for m in stack.masks]), spacing)
 
     def slice_size(self, height: int, width: int) -> tuple[int, int]:
-        size = self.options["size"]
-        if size is None:
-            return height, width
-        return (size, size) if isinstance(size, int) else (size[0], size[1])
+        return target_size(self.options["size"], (height, width))
 
 
 class Moments:

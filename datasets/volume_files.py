@@ -14,7 +14,7 @@ import logging
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -261,5 +261,18 @@ def _corners(volume: Volume, layout: Layout) -> np.ndarray:
     return np.concatenate([ends @ volume.affine.T[:, :3], steps])
 
 
-def by(shape: tuple[int, ...]) -> str:
+def same_size(mask: Path, found: Sequence[int], image: Path, wanted: Sequence[int]) -> None:
+    """Refuse a mask of `found` pixels for an image of `wanted`.
+
+    Raises:
+        UserError: the two differ.
+    """
+    if tuple(found) != tuple(wanted):
+        raise UserError(
+            f"{mask} has {by(found)} pixels, but its image {image} has {by(wanted)}; a mask must have the size of its "
+            f"image"
+        )
+
+
+def by(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
