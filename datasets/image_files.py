@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import struct
+import threading
 import tokenize
 import warnings
 import zlib
@@ -33,6 +34,10 @@ _DAMAGE = (
     OSError, ValueError, EOFError, SyntaxError, struct.error, zlib.error, IndexError, KeyError, OverflowError,
     tokenize.TokenError,
 )  # fmt: skip
+
+# The header of an npy file is a Python literal. Python 3.11 counts for all threads together how deep one is nested: of
+# two threads that parse at once, one may end with a SystemError.
+_PARSING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -115,12 +120,14 @@ def _read_npy(path: Path) -> np.ndarray:
     with path.open("rb") as stream:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(stream)
+        with _PARSING:
+            shape, _, dtype = read(stream)
         announced, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - stream.tell()
         if min(shape, default=1) < 0 or (announced > there and not dtype.hasobject):
             raise ValueError(f"it announces {announced} bytes and holds {there}")
         stream.seek(0)
-        values = np.lib.format.read_array(stream, allow_pickle=False)
+        with _PARSING:
+            values = np.lib.format.read_array(stream, allow_pickle=False)
     _check_numbers(values, path)  # before the shape is judged: what is no number has no channels
     return values
 

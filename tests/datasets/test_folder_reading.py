@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel
 import numpy as np
 import pytest
 from multirater.core.errors import UserError
 from multirater.datasets.image_files import (
+    read_array,
     read_picture,
     resize_image,
     resize_labels,
@@ -168,6 +172,29 @@ def test_npy_is_an_array_with_pixels(tmp_path):
     header = b"{'descr': '<f4', ((\n"
     (tmp_path / "header.npy").write_bytes(b"\x93NUMPY\x01\x00" + bytes([len(header), 0]) + header)
     refused(tmp_path / "header.npy", "not what its name says")
+
+
+def test_npy_is_read_in_threads(tmp_path):
+    """Python code that runs during a garbage collection lets another thread in, in the middle of a header."""
+
+    def callback(phase, info):
+        for _ in range(300):
+            pass
+
+    path = tmp_path / "0.npy"
+    np.save(path, np.eye(4))
+    before, switching = gc.get_threshold(), sys.getswitchinterval()
+    gc.callbacks.append(callback)
+    gc.set_threshold(10)
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for found in pool.map(lambda _: read_array(path), range(3000)):
+                np.testing.assert_array_equal(found, np.eye(4))
+    finally:
+        sys.setswitchinterval(switching)
+        gc.set_threshold(*before)
+        gc.callbacks.remove(callback)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
