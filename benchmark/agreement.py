@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from ..metrics.agreement import fleiss
 from ..metrics.case import Undefined
 from ..metrics.region import box_of
 from .class_layout import ClassLayout
-from .scored_cases import as_case, places
+from .scored_cases import as_case, places, rows_of
 
 SCHEMA = "multirater.agreement/1"
 _ROWS_AT_ONCE = 64
@@ -138,12 +137,11 @@ def _cases(
         block.append(case)
         if sum(len(c.rows) for c in block) < _ROWS_AT_ONCE and number + 1 < len(cases):
             continue
-        rows = np.concatenate([c.rows for c in block])
+        rows = rows_of(block)
         masks, valid = dataset.masks(rows)
         regions = dataset.valid_region(rows)
         for one, place in zip(block, places(block), strict=True):
-            own = replace(layout, dims=3) if one.volume else layout
-            planes = own.planes(as_case(masks[place], one.volume))
+            planes = layout.of_case(one).planes(as_case(masks[place], one.volume))
             region = None if regions is None else as_case(regions[place], one.volume)
             yield planes, valid[place].min(0), region, one.spacing
             done += len(one.rows)

@@ -14,13 +14,14 @@ exclusive    …×H×W (indices)   …×(K+1)×H×W          (K+1)×H×W        
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets.base import DataDescription
+from ..datasets.case_rows import CaseRows
 from .derived import class_level_sets, level_sets
 
 Mask = NDArray[np.bool_]
@@ -45,6 +46,10 @@ class ClassLayout:
     def of(cls, data: DataDescription) -> ClassLayout:
         kind: Kind = "overlapping" if data.overlapping else "exclusive" if data.classes > 1 else "binary"
         return cls(kind, data.classes, data.spatial_dims)
+
+    def of_case(self, case: CaseRows) -> ClassLayout:
+        """The layout of the arrays of one case, of which a volume has the axis of its slices."""
+        return replace(self, dims=3) if case.volume else self
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ They stand in every table beside the method, also where they win (quick_preset, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,77 +30,44 @@ def class_level_sets(mean: np.ndarray, n: int) -> np.ndarray:
     return sets
 
 
-def _dice_at_thresholds(mean: np.ndarray, masks: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Mean over cases of Dice between ``mean > t`` and each rater: T×R (two empty masks: 1)."""
-    n, raters = masks.shape[:2]
-    target = masks.reshape(n, raters, -1).astype(np.float32)
-    scores = np.empty((len(THRESHOLDS), raters))
-    sizes = target.sum(-1)
-    for k, threshold in enumerate(THRESHOLDS):
-        cut = (mean > threshold).reshape(n, -1).astype(np.float32)
-        both = np.einsum("np,nrp->nr", cut, target)
-        total = cut.sum(-1)[:, None] + sizes
-        dice = np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0)
-        scores[k] = np.where(valid, dice, 0).sum(0) / np.maximum(valid.sum(0), 1)
-    return scores
+def dice_at_thresholds(mean: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Dice between ``mean > t`` and each rater of one case: T×R (two empty masks: 1).
+
+    Args:
+        mean: [D×]H×W map.
+        masks: R×[D×]H×W.
+    """
+    # Number of thresholds below each value, so that the counts above all thresholds are one histogram each.
+    reached = np.searchsorted(THRESHOLDS, mean.ravel().astype(np.float64), side="left")
+    planes = [np.ones(reached.shape, bool), *(mask.ravel() > 0 for mask in masks)]
+    counts = np.stack([np.bincount(reached[plane], minlength=len(THRESHOLDS) + 1) for plane in planes], 1)
+    above = counts[::-1].cumsum(0)[::-1][1:]  # of all pixels, then of each rater's
+    total = above[:, :1] + counts[:, 1:].sum(0)
+    return np.where(total > 0, 2 * above[:, 1:] / np.maximum(total, 1), 1.0)
 
 
-def own_thresholds(mean: np.ndarray, masks: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """One threshold per rater, the best on these (validation) cases; the lowest wins a tie.
+def best_thresholds(scores: Sequence[np.ndarray], valid: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
+    """One threshold per rater (R) and one for all raters, the best on these (validation) cases; the lowest wins a tie.
 
     A rater who is missing in all of them gets the common threshold.
 
     Args:
-        mean: N×H×W mean maps.
-        masks: N×R×H×W bool.
-        valid: N×R bool.
+        scores: T×R of each case, `dice_at_thresholds`.
+        valid: R bool of each case, who saw it.
     """
-    own = THRESHOLDS[_dice_at_thresholds(mean, masks, valid).argmax(0)]
-    return np.where(valid.any(0), own, common_threshold(mean, masks, valid))
-
-
-def common_threshold(mean: np.ndarray, masks: np.ndarray, valid: np.ndarray) -> float:
-    """The one threshold with the best mean over raters on these (validation) cases."""
-    return float(THRESHOLDS[_dice_at_thresholds(mean, masks, valid).mean(1).argmax()])
-
-
-def thresholds_of_cases(
-    cases: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
-) -> tuple[np.ndarray, float]:
-    """`own_thresholds` and `common_threshold` of cases that differ in size, such as volumes.
-
-    Args:
-        cases: of each the mean map, the masks R×…, and R bool.
-    """
-    scores, seen = [], []
-    for mean, masks, valid in cases:
-        # Number of thresholds below each value, so that the counts above all thresholds are one histogram each.
-        reached = np.searchsorted(THRESHOLDS, mean.ravel().astype(np.float64), side="left")
-        planes = [np.ones(reached.shape, bool), *(mask.ravel() > 0 for mask in masks)]
-        counts = np.stack([np.bincount(reached[plane], minlength=len(THRESHOLDS) + 1) for plane in planes], 1)
-        above = counts[::-1].cumsum(0)[::-1][1:]  # of all pixels, then of each rater's
-        total = above[:, :1] + counts[:, 1:].sum(0)
-        dice = np.where(total > 0, 2 * above[:, 1:] / np.maximum(total, 1), 1.0)
-        scores.append(np.where(valid, dice, 0))
-        seen.append(valid)
-    count = np.sum(seen, axis=0)
-    means = np.sum(scores, axis=0) / np.maximum(count, 1)
+    seen = np.asarray(valid)
+    means = np.where(seen[:, None], scores, 0).sum(0) / np.maximum(seen.sum(0), 1)
     common = float(THRESHOLDS[means.mean(1).argmax()])
-    return np.where(count > 0, THRESHOLDS[means.argmax(0)], common), common
+    return np.where(seen.any(0), THRESHOLDS[means.argmax(0)], common), common
 
 
-def rater_area_ranks(masks: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def rater_area_ranks(areas: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Rank 0…R-1 of each rater by mean area relative to its case, over (training) cases.
 
     Args:
-        masks: N×R×H×W.
+        areas: N×R, of the masks.
         valid: N×R bool.
     """
-    return ranks_of_areas(masks.reshape(*masks.shape[:2], -1).sum(-1, dtype=np.float64), valid)
-
-
-def ranks_of_areas(areas: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """`rater_area_ranks` from the areas N×R of the masks."""
     areas = np.where(valid, areas, np.nan)
     with np.errstate(invalid="ignore"):
         relative = areas / np.maximum(np.nanmean(areas, 1, keepdims=True), 1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from .metric_lists import (
 )
 from .metric_lists import metric_versions as metric_versions
 from .predictions import CasePrediction, StoredPredictions
-from .scored_cases import masks_of, places, region_of, rows_of
+from .scored_cases import OneClass, Scored, places, rows_of
 
 COLUMNS = ("case_id patient_id output rater label metric variant region n_samples value reason").split()
 _SORTED = ["output", "metric", "case_id", "rater", "label", "region"]
@@ -41,48 +41,6 @@ _SINGLE = "tab"  # a variant that works in single precision
 _POOLED = ["ece.top", "ece.top.full", "ece.disagree", "ece.disagree.full"]
 _AREAS_AT_ONCE = 64  # cases whose masks are counted together
 Values = dict[str, tuple[Any, str]]  # metric to its value, or list over the raters, and why it is undefined
-
-
-@dataclass(frozen=True)
-class OneClass:
-    """The masks of one class of a case, against which everything is scored; of a volume …×D×H×W.
-
-    Attributes:
-        case: ids, rows and spacing.
-        label: the class, as in the column ``label``; empty: all classes together.
-        raters: R×H×W bool (class indices for all classes together).
-        valid: R bool.
-        region: [D×]H×W bool, the pixels that count (a field of view); None: all do.
-    """
-
-    case: CaseRows
-    label: str
-    raters: NDArray
-    valid: Mask
-    region: Mask | None = None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One case and how its arrays hold the classes.
-
-    Attributes:
-        masks: R×[K×][D×]H×W as the data set gives them.
-        planes: R×K×[D×]H×W bool.
-        valid: R bool.
-        region: [D×]H×W bool, the pixels that count; None: all do.
-    """
-
-    case: CaseRows
-    layout: ClassLayout
-    masks: NDArray
-    planes: Mask
-    valid: Mask
-    region: Mask | None = None
-
-    def classes(self) -> Iterator[tuple[int, OneClass]]:
-        for k, label in enumerate(self.layout.labels):
-            yield k, OneClass(self.case, label, self.planes[:, k], self.valid, self.region)
 
 
 @dataclass(frozen=True)
@@ -133,9 +91,8 @@ class Evaluation:
         """Rows of a method: its own outputs, then the trivial rows derived from them."""
         trivial = self._fit_trivial(validation)
         rows = places(self.cases)
-        same = stored.samples is not None and all(
-            np.array_equal(layout.split(s), layout.level_sets(m, len(s)))
-            for s, m, layout in self._samples(stored, rows)
+        same = all(
+            self._are_level_sets(case, stored.case(at, case.volume)) for case, at in zip(self.cases, rows, strict=True)
         )
         for i, case in enumerate(self.cases):
             scored, given = self._scored(case), stored.case(rows[i], case.volume)
@@ -154,15 +111,14 @@ class Evaluation:
         self._explain(stored, validation, same)
 
     def _scored(self, case: CaseRows) -> Scored:
-        layout = replace(self.layout, dims=3) if case.volume else self.layout
-        masks, valid = masks_of(self.dataset, case)
-        return Scored(case, layout, masks, layout.planes(masks), valid, region_of(self.dataset, case))
+        return Scored.of(self.dataset, self.layout, case)
 
-    def _samples(self, stored: StoredPredictions, rows: list[slice]) -> Iterator[tuple[NDArray, NDArray, ClassLayout]]:
-        for case, place in zip(self.cases, rows, strict=True):
-            given = stored.case(place, case.volume)
-            assert given.samples is not None
-            yield given.samples, given.mean, replace(self.layout, dims=3) if case.volume else self.layout
+    def _are_level_sets(self, case: CaseRows, given: CasePrediction) -> bool:
+        """Whether the samples of a case are the level sets of its mean map."""
+        layout, samples = self.layout.of_case(case), given.samples
+        if samples is None:
+            return False
+        return np.array_equal(layout.split(samples), layout.level_sets(given.mean, len(samples)))
 
     def _own_outputs(
         self, case: OneClass, layout: ClassLayout, given: CasePrediction, k: int, levels: Mask | None
@@ -213,51 +169,44 @@ class Evaluation:
             self._add("diverse", case, count, self._values(view, UNCERTAINTY_METRICS))
 
     def _fit_trivial(self, validation: StoredPredictions | None) -> Trivial:
-        layout = self.layout
         own = common = None
         if validation is not None:
-            position = {r.case_id: i for i, r in enumerate(self.dataset.records)}
-            cases = self.dataset.volumes([position[c] for c in validation.case_ids])
-            found = [self._thresholds(cases, validation, k) for k in range(layout.classes)]
-            common = np.array([threshold for _, threshold in found])
-            if self.named:
-                own = np.stack([thresholds for thresholds, _ in found])
-        return Trivial(own, common, self.training_ranks() if self.named else None)
+            own, common = self._thresholds(validation)
+        return Trivial(own if self.named else None, common, self.training_ranks() if self.named else None)
 
-    def _thresholds(self, cases: list[CaseRows], stored: StoredPredictions, k: int) -> tuple[NDArray, float]:
-        """The best threshold of each rater, and of all together, for the k-th class."""
-        if any(case.volume or region_of(self.dataset, case) is not None for case in cases):
+    def _thresholds(self, stored: StoredPredictions) -> tuple[NDArray, NDArray]:
+        """The best threshold of each rater (K×R), and of all together (K), for each class."""
+        position = {r.case_id: i for i, r in enumerate(self.dataset.records)}
+        cases = self.dataset.volumes([position[c] for c in stored.case_ids])
+        scores, valid = [], []
+        for case, rows in zip(cases, places(cases), strict=True):
+            scored = self._scored(case)
+            means = scored.layout.foreground(stored.case(rows, case.volume).mean)
+            scores.append([self._dice_at_thresholds(one, means[k]) for k, one in scored.classes()])
+            valid.append(scored.valid)
+        found = [derived.best_thresholds(of_class, valid) for of_class in zip(*scores, strict=True)]
+        return np.stack([own for own, _ in found]), np.array([common for _, common in found])
 
-            def each() -> Iterator[tuple[NDArray, NDArray, NDArray]]:
-                for case, rows in zip(cases, places(cases), strict=True):
-                    scored, mean = self._scored(case), stored.case(rows, case.volume).mean
-                    planes, mean = scored.planes[:, k], scored.layout.foreground(mean)[k]
-                    if scored.region is not None:  # what does not count is background to both
-                        planes, mean = planes & scored.region, mean * scored.region
-                    yield mean, planes, scored.valid
-
-            return derived.thresholds_of_cases(each())
-        masks, valid = self.dataset.masks(rows_of(cases))
-        given = self.layout.foreground(stored.mean)[:, k], self.layout.plane(masks, k), valid
-        return derived.own_thresholds(*given), derived.common_threshold(*given)
+    def _dice_at_thresholds(self, case: OneClass, mean: NDArray) -> NDArray:
+        if case.region is None:
+            return derived.dice_at_thresholds(mean, case.raters)
+        # What does not count is background to both.
+        return derived.dice_at_thresholds(mean * case.region, case.raters & case.region)
 
     def training_ranks(self) -> NDArray:
-        """Rank K×R of each rater by mean area over the training patients."""
-        train = self.dataset.split(self.fold).train
+        """Rank K×R of each rater by mean area over the training patients; a volume counts once, with all its slices."""
+        cases = self.dataset.volumes(self.dataset.split(self.fold).train)
+        rows, starts = rows_of(cases), [place.start for place in places(cases)]
         areas, valid = [], []
-        for start in range(0, len(train), _AREAS_AT_ONCE):
-            masks, present = self.dataset.masks(train[start : start + _AREAS_AT_ONCE])
+        for start in range(0, len(rows), _AREAS_AT_ONCE):
+            some = rows[start : start + _AREAS_AT_ONCE]
+            masks, present = self.dataset.masks(some)
             planes = self.layout.planes(masks)
             areas.append(planes.reshape(*planes.shape[:3], -1).sum(-1))
             valid.append(present)
-        counts, seen = np.concatenate(areas), np.concatenate(valid)
-        cases = self.dataset.volumes(train)
-        if any(case.volume for case in cases):  # a volume counts once, with the sum of its slices
-            at = {int(row): place for place, row in enumerate(train)}
-            together = [[at[int(row)] for row in case.rows] for case in cases]
-            counts = np.stack([counts[group].sum(0) for group in together])
-            seen = np.stack([seen[group].all(0) for group in together])
-        return np.stack([derived.ranks_of_areas(counts[:, :, k], seen) for k in range(self.layout.classes)])
+        counts = np.add.reduceat(np.concatenate(areas), starts)
+        seen = np.logical_and.reduceat(np.concatenate(valid), starts)
+        return np.stack([derived.rater_area_ranks(counts[:, :, k], seen) for k in range(self.layout.classes)])
 
     def _explain(self, stored: StoredPredictions, validation: StoredPredictions | None, same: bool) -> None:
         reasons = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import UserError
 from ..datasets.case_rows import CaseRows
+from .class_layout import ClassLayout, Mask
 
 if TYPE_CHECKING:
     from ..datasets.base import Dataset
@@ -63,3 +65,52 @@ def subset(cases: Sequence[CaseRows], limit: int | None) -> list[CaseRows]:
 def rows_of(cases: Sequence[CaseRows]) -> NDArray[np.intp]:
     """The rows of all cases, one case after another."""
     return np.concatenate([case.rows for case in cases]) if cases else np.zeros(0, np.intp)
+
+
+@dataclass(frozen=True)
+class OneClass:
+    """The masks of one class of a case, against which everything is scored; of a volume …×D×H×W.
+
+    Attributes:
+        case: ids, rows and spacing.
+        label: the class, as in the column ``label``; empty: all classes together.
+        raters: R×H×W bool (class indices for all classes together).
+        valid: R bool.
+        region: [D×]H×W bool, the pixels that count (a field of view); None: all do.
+    """
+
+    case: CaseRows
+    label: str
+    raters: NDArray
+    valid: Mask
+    region: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One case and how its arrays hold the classes.
+
+    Attributes:
+        masks: R×[K×][D×]H×W as the data set gives them.
+        planes: R×K×[D×]H×W bool.
+        valid: R bool.
+        region: [D×]H×W bool, the pixels that count; None: all do.
+    """
+
+    case: CaseRows
+    layout: ClassLayout
+    masks: NDArray
+    planes: Mask
+    valid: Mask
+    region: Mask | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset, layout: ClassLayout, case: CaseRows) -> Scored:
+        """A case of a data set, whose rows have the given layout."""
+        own = layout.of_case(case)
+        masks, valid = masks_of(dataset, case)
+        return cls(case, own, masks, own.planes(masks), valid, region_of(dataset, case))
+
+    def classes(self) -> Iterator[tuple[int, OneClass]]:
+        for k, label in enumerate(self.layout.labels):
+            yield k, OneClass(self.case, label, self.planes[:, k], self.valid, self.region)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..methods.base import Method
 from ..metrics import score_case
 from .class_layout import ClassLayout
 from .predictions import CasePrediction, predict_cases
-from .scored_cases import masks_of, places, region_of
+from .scored_cases import Scored, places
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,15 @@ def validate(
             f"mend its stage_gives"
         )
     metric = SCORES[output].metric
-    flat = ClassLayout.of(method.data)
+    layout = ClassLayout.of(method.data)
     cases = dataset.volumes(indices)
     values = []
     for case, rows in zip(cases, places(cases), strict=True):
-        layout = replace(flat, dims=3) if case.volume else flat
-        masks, valid = masks_of(dataset, case)
-        asked: dict[str, Any] = {"rater_valid": valid, "valid": region_of(dataset, case), "metrics": [metric]}
+        scored = Scored.of(dataset, layout, case)
+        given = _given(stored.case(rows, case.volume), output, scored.layout)
         classes = [
-            score_case(layout.plane(masks, k), **asked, **given)[metric]
-            for k, given in enumerate(_given(stored.case(rows, case.volume), output, layout))
+            score_case(one.raters, rater_valid=one.valid, valid=one.region, metrics=[metric], **given[k])[metric]
+            for k, one in scored.classes()
         ]
         values.append(np.mean(classes))
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

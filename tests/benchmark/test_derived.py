@@ -3,6 +3,11 @@ from multirater.benchmark import derived
 from multirater.core.sequences import van_der_corput
 
 
+def thresholds(mean, masks, valid):
+    """Of each rater and of all together."""
+    return derived.best_thresholds([derived.dice_at_thresholds(*case) for case in zip(mean, masks, strict=True)], valid)
+
+
 def disc(radius, size=32):
     y, x = np.mgrid[:size, :size] - size / 2
     return y**2 + x**2 < radius**2
@@ -26,9 +31,9 @@ def test_own_thresholds_find_the_level_each_rater_draws_at():
     mean = np.clip(1 - np.sqrt(y**2 + x**2) / 16, 0, 1).astype(np.float32)[None].repeat(3, 0)
     wanted = np.array([0.7, 0.5, 0.3])
     masks = mean[:, None] > wanted[None, :, None, None]
-    found = derived.own_thresholds(mean, masks, np.ones((3, 3), bool))
+    found, common = thresholds(mean, masks, np.ones((3, 3), bool))
     assert np.abs(found - wanted).max() <= 0.04
-    assert 0.3 <= derived.common_threshold(mean, masks, np.ones((3, 3), bool)) <= 0.7
+    assert 0.3 <= common <= 0.7
 
 
 def test_missing_raters_do_not_enter_a_threshold():
@@ -36,16 +41,16 @@ def test_missing_raters_do_not_enter_a_threshold():
     masks = np.zeros((2, 1, 8, 8), bool)
     masks[0, 0] = mean[0] > 0.5
     masks[1, 0] = mean[1] > 0.9  # the rater never saw this case: its mask is meaningless
-    alone = derived.own_thresholds(mean[:1], masks[:1], np.ones((1, 1), bool))
-    with_missing = derived.own_thresholds(mean, masks, np.array([[True], [False]]))
+    alone = thresholds(mean[:1], masks[:1], np.ones((1, 1), bool))
+    with_missing = thresholds(mean, masks, np.array([[True], [False]]))
     assert alone == with_missing
 
 
 def test_a_rater_missing_everywhere_gets_the_common_threshold():
     mean = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8)
     masks = np.stack([mean[0] > 0.3, np.zeros((8, 8), bool)])[None]
-    own = derived.own_thresholds(mean, masks, np.array([[True, False]]))
-    assert own[1] == derived.common_threshold(mean, masks, np.array([[True, False]])) > 0.1
+    own, common = thresholds(mean, masks, np.array([[True, False]]))
+    assert own[1] == common > 0.1
 
 
 def test_area_ranks_take_the_samples_7_19_32_44_of_50():
@@ -59,7 +64,7 @@ def test_area_ranks_take_the_samples_7_19_32_44_of_50():
 def test_raters_are_ranked_by_relative_area_and_missing_ones_left_out():
     masks = np.stack([[disc(9), disc(5), disc(7)], [disc(12), disc(7), disc(9)], [disc(1), disc(3), disc(4)]])
     valid = np.array([[1, 1, 1], [1, 1, 1], [0, 1, 1]], bool)
-    assert derived.rater_area_ranks(masks, valid).tolist() == [2, 0, 1]
+    assert derived.rater_area_ranks(masks.sum((2, 3)), valid).tolist() == [2, 0, 1]
 
 
 def test_vote_levels_are_unanimity_to_union_in_area_order():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from multirater.benchmark import validation
-from multirater.benchmark.derived import own_thresholds
+from multirater.benchmark.derived import best_thresholds, dice_at_thresholds
 from multirater.benchmark.evaluation import Evaluation
 from multirater.benchmark.predictions import StoredPredictions
 from multirater.datasets import open_dataset
@@ -70,10 +70,11 @@ def test_scores_are_those_of_the_pixels_inside(data: Dataset) -> None:
 
     val_masks, present = data.masks(split.val)
     inner = predictions(data, split.val).mean * inside()
+    scores = [dice_at_thresholds(m, r & inside()) for m, r in zip(inner, val_masks.astype(bool), strict=True)]
     assert evaluation._fit_trivial(val).own is not None
     np.testing.assert_allclose(
         evaluation._fit_trivial(val).own[0],  # type: ignore[index]
-        own_thresholds(inner, val_masks.astype(bool) & inside(), present),
+        best_thresholds(scores, present)[0],
     )
 
 

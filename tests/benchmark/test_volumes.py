@@ -12,7 +12,7 @@ import pytest
 import torch
 from multirater.benchmark.cell import Cell
 from multirater.benchmark.config import resolve
-from multirater.benchmark.derived import thresholds_of_cases
+from multirater.benchmark.derived import best_thresholds, dice_at_thresholds
 from multirater.benchmark.monitor import Monitor
 from multirater.benchmark.predictions import predict_cases, read_predictions
 from multirater.benchmark.runner import plan
@@ -215,7 +215,7 @@ def test_thresholds_of_volumes_are_those_of_all_pairs():
         (rng.random((depth, 8, 8)).astype(np.float32), rng.random((2, depth, 8, 8)) < 0.4, np.array([True, depth > 2]))
         for depth in (2, 3, 5)
     ]
-    own, common = thresholds_of_cases(cases)
+    own, common = best_thresholds([dice_at_thresholds(*case[:2]) for case in cases], [case[2] for case in cases])
     thresholds = np.round(np.arange(0.02, 1.0, 0.02), 2)
     scores = np.array(
         [
