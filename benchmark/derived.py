@@ -75,13 +75,19 @@ def rater_area_ranks(areas: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(mean, kind="stable"), kind="stable")
 
 
-def area_ranks(samples: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+def area_ranks(samples: np.ndarray, ranks: np.ndarray, region: np.ndarray | None = None) -> np.ndarray:
     """For each rater the sample at that rater's area quantile: R×H×W from S×H×W.
 
     With S = 50 and R = 4 these are the samples number 7, 19, 32 and 44 by area; ties by position.
+
+    Args:
+        samples: S×[D×]H×W bool.
+        ranks: R, `rater_area_ranks`.
+        region: [D×]H×W bool, the pixels whose area counts; None: all.
     """
     count, raters = len(samples), len(ranks)
-    order = np.argsort(samples.reshape(count, -1).sum(1), kind="stable")
+    counted = samples if region is None else samples & region
+    order = np.argsort(counted.reshape(count, -1).sum(1), kind="stable")
     position = np.ceil((ranks + 0.5) / raters * count).astype(int) - 1
     return samples[order[position]]
 

@@ -147,7 +147,7 @@ class Evaluation:
             cut = mean[None] > trivial.own[k].reshape(-1, *[1] * mean.ndim)
             self._score("own_threshold", case, cut, None, cut)
         if trivial.ranks is not None and given.samples is not None:
-            picked = derived.area_ranks(layout.split(given.samples)[:, k], trivial.ranks[k])
+            picked = derived.area_ranks(layout.split(given.samples)[:, k], trivial.ranks[k], case.region)
             self._score("area_ranks", case, picked, None, picked)
 
     def _uncertainty(self, scored: Scored, given: CasePrediction) -> None:
@@ -201,7 +201,9 @@ class Evaluation:
         for start in range(0, len(rows), _AREAS_AT_ONCE):
             some = rows[start : start + _AREAS_AT_ONCE]
             masks, present = self.dataset.masks(some)
-            planes = self.layout.planes(masks)
+            planes, region = self.layout.planes(masks), self.dataset.valid_region(some)
+            if region is not None:
+                planes = planes & region[:, None, None]
             areas.append(planes.reshape(*planes.shape[:3], -1).sum(-1))
             valid.append(present)
         counts = np.add.reduceat(np.concatenate(areas), starts)

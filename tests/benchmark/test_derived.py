@@ -61,6 +61,14 @@ def test_area_ranks_take_the_samples_7_19_32_44_of_50():
     assert picked.reshape(4, -1).sum(1).tolist() == [7, 19, 32, 44]
 
 
+def test_area_ranks_count_the_pixels_of_the_region():
+    samples = np.zeros((2, 4, 4), bool)
+    samples[0, :1] = samples[1, 2:] = True  # the larger one lies outside
+    region = np.arange(4)[:, None].repeat(4, 1) < 2
+    assert np.array_equal(derived.area_ranks(samples, np.array([0, 1]), region), samples[::-1])
+    assert np.array_equal(derived.area_ranks(samples, np.array([0, 1])), samples)
+
+
 def test_raters_are_ranked_by_relative_area_and_missing_ones_left_out():
     masks = np.stack([[disc(9), disc(5), disc(7)], [disc(12), disc(7), disc(9)], [disc(1), disc(3), disc(4)]])
     valid = np.array([[1, 1, 1], [1, 1, 1], [0, 1, 1]], bool)

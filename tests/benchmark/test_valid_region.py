@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from multirater.benchmark import validation
-from multirater.benchmark.derived import best_thresholds, dice_at_thresholds
+from multirater.benchmark.derived import best_thresholds, dice_at_thresholds, rater_area_ranks
 from multirater.benchmark.evaluation import Evaluation
 from multirater.benchmark.predictions import StoredPredictions
 from multirater.datasets import open_dataset
@@ -76,6 +76,12 @@ def test_scores_are_those_of_the_pixels_inside(data: Dataset) -> None:
         evaluation._fit_trivial(val).own[0],  # type: ignore[index]
         best_thresholds(scores, present)[0],
     )
+    train = data.split(0).train
+    train_masks, seen = data.masks(train)
+    ranks = evaluation._fit_trivial(val).ranks
+    assert ranks is not None
+    counted = rater_area_ranks((train_masks.astype(bool) & inside()).sum((2, 3)), seen)
+    assert ranks[0].tolist() == counted.tolist()
 
 
 def test_readers_are_compared_inside(data: Dataset) -> None:
