@@ -20,6 +20,11 @@ class UnsupportedPair(UserError):
     """A method refuses a data set; the message is the reason."""
 
 
+def brief(error: BaseException, most: int = 120) -> str:
+    """What a library says of a fault, for the middle of a sentence: one line of ASCII, at most `most` characters."""
+    return " ".join(ascii(str(error))[1:-1].split())[:most]
+
+
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
     """The error for a name that does not exist, with the nearest valid one."""
     names = sorted(allowed)

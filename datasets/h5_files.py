@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import UserError
+from ..core.errors import UserError, brief
 from .volume_files import by
 
 MAX_VALUES = 1 << 28
@@ -35,8 +35,7 @@ def open_h5(path: Path) -> Iterator[Any]:
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: permission denied") from error
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        detail = " ".join(ascii(str(error))[1:-1].split())[:120]
-        raise UserError(f"{path} is damaged or no HDF5 file ({detail}); restore it") from error
+        raise UserError(f"{path} is damaged or no HDF5 file ({brief(error)}); restore it") from error
 
 
 def h5_array(file: Any, key: str, path: Path, max_values: int = MAX_VALUES) -> Any:

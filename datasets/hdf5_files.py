@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import UserError
+from ..core.errors import UserError, brief
 from .volume_files import by
 
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
@@ -65,8 +65,7 @@ class SafeFile:
         except PermissionError as error:
             raise UserError(f"{self.path} cannot be read: permission denied") from error
         except _DAMAGE as error:
-            detail = " ".join(ascii(str(error))[1:-1].split())[:120]
-            raise UserError(f"{self.path} is damaged or not HDF5 ({detail}); restore the file") from error
+            raise UserError(f"{self.path} is damaged or not HDF5 ({brief(error)}); restore the file") from error
 
     def names(self) -> list[str]:
         """Names in the root group, none of them followed."""

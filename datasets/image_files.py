@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..core.errors import UserError
+from ..core.errors import UserError, brief
 from .volume_files import by
 
 PILLOW = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".gif", ".bmp", ".ppm", ".pgm", ".pbm")
@@ -93,8 +93,7 @@ def _naming(path: Path) -> Iterator[None]:
             f"{path} does not fit into memory, or announces more than it holds; restore the file"
         ) from error
     except _DAMAGE as error:
-        detail = " ".join(str(error).split())[:120]
-        raise UserError(f"{path} is damaged or not what its name says ({detail}); restore the file") from error
+        raise UserError(f"{path} is damaged or not what its name says ({brief(error)}); restore the file") from error
 
 
 def read_picture_bytes(content: bytes, path: Path, labels: bool = False) -> Picture:

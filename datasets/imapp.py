@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from .file_dataset import Decoded, FileDataset, RawCase, Side
 from .orders import Order
 from .patterns import natural
 from .photographs import Source, binary, read_colour, read_mask, shrunk, sources_below
+from .tables import read_table
 
 TABLE = "seg_metadata.csv"
 COLUMNS = ("ISIC_id", "seg_filename", "annotator")
@@ -116,7 +116,7 @@ class Imapp(FileDataset):
 def _masks(table: Path, files: Mapping[str, Source]) -> dict[str, dict[str, Source]]:
     """Mask of each annotator of each image, by the table."""
     found: dict[str, dict[str, Source]] = {}
-    for row in _rows(table, COLUMNS):
+    for row in read_table(table, COLUMNS):
         annotator = row["annotator"].strip()
         if annotator in CONSENSUS:
             continue
@@ -138,7 +138,7 @@ def _groups(table: Path) -> dict[str, str]:
     if not table.is_file():
         return {}
     groups = {}
-    for row in _rows(table, ("ISIC_id",)):
+    for row in read_table(table, ("ISIC_id",)):
         for column in ("patient_id", "lesion_id"):
             if (row.get(column) or "").strip():
                 groups[_stem(row["ISIC_id"])] = f"{column[:-3]} {row[column].strip()}"
@@ -150,7 +150,7 @@ def _parts(root: Path) -> dict[str, str]:
     parts: dict[str, str] = {}
     for part, name in _PARTS.items():
         if (root / name).is_file():
-            for row in _rows(root / name, ()):
+            for row in read_table(root / name):
                 image = _stem(row.get("ISIC_id") or row.get("image") or "")
                 if parts.setdefault(image, part) != part:
                     raise UserError(f"{root / name} names image {image!r}, which {_PARTS[parts[image]]} names too")
@@ -159,19 +159,3 @@ def _parts(root: Path) -> dict[str, str]:
 
 def _stem(name: str) -> str:
     return PurePosixPath(name.strip()).stem
-
-
-def _rows(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} cannot be read as a table ({error}); get it again") from error
-    lacking = [c for c in columns if c not in (reader.fieldnames or ())]
-    if lacking:
-        raise UserError(f"{table} lacks the column {lacking[0]!r}; it has {', '.join(reader.fieldnames or ())}")
-    for row in rows:
-        if any(row[c] is None for c in columns):
-            raise UserError(f"{table} has a row with fewer cells than columns; get it again")
-    return rows

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..core.cache import cache_root
-from ..core.errors import UserError
+from ..core.errors import UserError, brief
 from ..core.files import read_json, write_json
 from ..core.hashing import digest, key8
 from .contours import load_contours, rasterise
@@ -208,8 +208,7 @@ def hounsfield(path: Path) -> tuple[np.ndarray, float]:
         if not np.isfinite([slope, intercept, spacing]).all():
             raise ValueError(f"slope {slope:g}, intercept {intercept:g}, spacing {spacing:g}")
     except Exception as error:  # pydicom's decoders raise whatever their libraries do
-        detail = " ".join(ascii(str(error))[1:-1].split())[:120]
-        raise UserError(f"{path} has no pixels in HU that can be read ({detail}); get the file again") from error
+        raise UserError(f"{path} has no pixels in HU that can be read ({brief(error)}); get the file again") from error
     if stored.ndim != 2:
         raise UserError(f"{path} holds an array of {stored.ndim} axes; expected is one slice")
     return stored * slope + intercept, spacing
@@ -225,5 +224,4 @@ def _read(path: Path, pixels: bool) -> Any:
             return pydicom.dcmread(path)
         return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
     except Exception as error:  # damaged files raise errors of many kinds
-        detail = " ".join(ascii(str(error))[1:-1].split())[:120]
-        raise UserError(f"{path} is damaged or no DICOM file ({detail}); get it again") from error
+        raise UserError(f"{path} is damaged or no DICOM file ({brief(error)}); get it again") from error

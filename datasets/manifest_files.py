@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..core.errors import UserError, unknown
+from ..core.errors import UserError, brief, unknown
 from ..core.options import check_value
 from .folder_config import KEYS, Foreground, foreground_rule
 from .listed_files import WHOLE, ListedCase, Reading
@@ -94,8 +94,7 @@ def _parse(path: Path) -> Any:
             raise UserError(f"{path} has more than {_LARGEST >> 20} MiB; split the manifest")
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (OSError, ValueError, RecursionError) as error:
-        detail = " ".join(ascii(str(error))[1:-1].split())[:120]
-        raise UserError(f"{path} is not a JSON file that can be read ({detail}); mend it") from error
+        raise UserError(f"{path} is not a JSON file that can be read ({brief(error)}); mend it") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

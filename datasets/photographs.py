@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import UserError
+from ..core.errors import UserError, brief
 from .image_files import (
     SizeOption,
     distinct,
@@ -64,8 +64,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, KeyError, zlib.error) as error:
-        detail = " ".join(ascii(str(error))[1:-1].split())[:120]
-        raise UserError(f"{path} is damaged or cannot be unpacked ({detail}); get it again") from error
+        raise UserError(f"{path} is damaged or cannot be unpacked ({brief(error)}); get it again") from error
 
 
 def _archive(path: Path) -> zipfile.ZipFile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from .image_files import distinct, target_size
 from .orders import Order
 from .patterns import files_below
 from .photographs import Source, read_colour, read_mask, shrunk
+from .tables import read_table
 from .volume_dataset import need
 
 SOURCES = ("BinRushed", "MESSIDOR", "Magrabia")
@@ -150,16 +150,7 @@ def _cases(table: Path, source: str) -> list[RawCase]:
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
-    try:
-        with table.open(encoding="gbk", newline="") as stream:
-            reader = csv.DictReader(stream)
-            lacking = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
-            if lacking:
-                found = ascii(", ".join(reader.fieldnames or ()))[1:-1]
-                raise UserError(f"{table} lacks the column {lacking[0]!r}; it has {found[:200]}")
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} cannot be read as a table in the encoding gbk ({error}); restore it") from error
+    rows = read_table(table, COLUMNS, encoding="gbk")
     for row in rows:
         if not all(row[c] for c in COLUMNS):
             shown = ascii(list(row.values())[:4])[:200]

@@ -16,7 +16,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import UserError
+from ..core.errors import UserError, brief
 from .pickle_instructions import INSTRUCTIONS
 from .pickle_machine import Limits, Machine, Refused
 from .pickle_values import Damaged, StoredArray
@@ -56,7 +56,7 @@ def read_pickle(path: Path, limits: Limits | None = None) -> Any:
             f"data and NumPy arrays are read, so get the file from its original source or convert it to HDF5"
         ) from error
     except _STOP_READING as error:
-        detail = " ".join(ascii(str(error))[1:-1].split())[:160] if not isinstance(error, Damaged) else str(error)
+        detail = str(error) if isinstance(error, Damaged) else brief(error, 160)
         raise UserError(
             f"{path} is damaged or no pickle of arrays (near byte {machine.at}: {detail}); restore the file"
         ) from error

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import UserError
+from ..core.errors import UserError, brief
 
 SUFFIXES = (".nii", ".nii.gz")
 MAX_VOXELS = 1 << 30
@@ -233,8 +233,7 @@ def naming_file(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise UserError(f"{path} does not fit into memory; store a smaller volume") from error
     except (*_DAMAGE, ImageFileError, HeaderDataError, WrapStructError) as error:
-        detail = " ".join(ascii(str(error))[1:-1].split())[:120]
-        raise UserError(f"{path} is damaged or not what its name says ({detail}); restore the file") from error
+        raise UserError(f"{path} is damaged or not what its name says ({brief(error)}); restore the file") from error
 
 
 def _load(path: Path) -> Any:

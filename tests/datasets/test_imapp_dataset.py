@@ -105,6 +105,8 @@ def test_tables_that_are_wrong(root):
     text = path.read_text(encoding="utf-8-sig")
     for old, new, match in (
         ("annotator", "who", "lacks the column 'annotator'"),
+        ("annotator", '"who\nis"', r"lacks the column 'annotator'; it has .*who\\nis"),
+        ("ISIC_0000001_A00_T1_S1.png", "gone.png\nISIC_0000001", "a row with fewer cells than columns: .*ISIC_0000001"),
         ("ISIC_0000001_A00_T1_S1.png", "gone.png", r"names the mask 'gone\.png' of image 'ISIC_0000001' by 'A00'"),
         ("png,A02,T1", "png,A00,T1", "names two masks of image 'ISIC_0000001' by 'A00'"),
     ):
