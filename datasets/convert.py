@@ -17,8 +17,9 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.files import replacing
 from ..core.hashing import file_digest
+from .case_pickles import case_entries
 from .lidc_pickles import known_scans
-from .safe_pickle import StoredArray, read_pickle
+from .safe_pickle import StoredArray
 from .volume_files import by, codes
 
 Progress = Callable[[int, int, str], None]
@@ -105,19 +106,7 @@ def _list(paths: Sequence[Path]) -> tuple[list[Entry], Counter[str], int]:
     ignored: Counter[str] = Counter()
     nameless = 0
     for path in paths:
-        content = read_pickle(path)
-        if not isinstance(content, dict) or not content:
-            raise UserError(
-                f"{path} holds no dict of cases; only pickles of the LIDC and MedicalMatting kinds are read"
-            )
-        for name, value in content.items():
-            key = str(name)
-            if not key or not key.isprintable() or len(key) > 255:
-                raise UserError(
-                    f"{path} holds the case name {ascii(key)[:60]}; names have 1 to 255 printable characters"
-                )
-            if not isinstance(value, dict) or not {"image", "masks"} <= set(value):
-                raise UserError(f"{path} holds case {key!r} without image and masks; this kind of pickle is not known")
+        for key, value in case_entries(path):
             if key in entries:
                 raise UserError(
                     f"case {key!r} is in {entries[key].path} and again in {path}; convert them apart, or remove one"

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
+from .case_pickles import case_entries, check_count, only_file, read_masks, read_numbers
 from .contours import load_contours
 from .file_dataset import Decoded, RawCase
 from .nodules import READERS
 from .patterns import files_below
-from .safe_pickle import read_pickle
-from .volume_files import by, codes
 
 MATTING = "lidc_attributes.pkl"
 _TOLERANCE = 1e-6  # of images that were scaled to [0, 1]
@@ -33,7 +32,7 @@ def list_matting(root: Path) -> list[RawCase]:
     Raises:
         UserError: no or several such files, a zip, or content of another kind.
     """
-    path = _only(root, lambda name: name == MATTING, MATTING)
+    path = only_file(root, MATTING)
     cases = []
     for order, (key, value) in enumerate(_entries(path)):
         uid = _uid(value, key, path)
@@ -74,7 +73,7 @@ def decode_pickle(raw: RawCase) -> Decoded:
     """Image in [0, 1] and four masks; the matte and further keys are not used."""
     value, kind, spacing = raw.handle
     path, case = raw.files[0], raw.case_id
-    image = _array(value["image"], 2, path, case)
+    image = read_numbers(value["image"], 2, path, case)
     if kind is not None and image.dtype != kind:
         raise UserError(f"{path} holds an image of {image.dtype} in case {case!r}, expected is {np.dtype(kind)}")
     pixels = image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image.astype(np.float32)
@@ -84,18 +83,7 @@ def decode_pickle(raw: RawCase) -> Decoded:
             f"{path} holds an image from {low:g} to {high:g} in case {case!r}, expected is 0 to 1 (or uint8); another "
             f"dataset.preparation may fit"
         )
-    stored = value["masks"]
-    planes = list(_array(stored, 3, path, case)) if hasattr(stored, "read") else [
-        _array(mask, 2, path, case) for mask in stored
-    ]  # fmt: skip
-    if len(planes) != READERS:
-        raise UserError(f"{path} holds {len(planes)} masks in case {case!r}, expected are {READERS}; restore the file")
-    for plane in planes:
-        if plane.shape != image.shape:
-            raise UserError(
-                f"{path} holds a mask of {by(plane.shape)} for an image of {by(image.shape)} in case {case!r}"
-            )
-    labels = np.stack([codes(plane, {0: 0, 1: 1}, path) for plane in planes])
+    labels = read_masks(value["masks"], READERS, image.shape, path, case)
     shown = (spacing, spacing) if spacing else None
     return Decoded(np.clip(pixels, 0, 1)[None], labels, np.ones(READERS, bool), shown)
 
@@ -113,21 +101,8 @@ def known_scans() -> Mapping[str, tuple[str, float]]:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    content = read_pickle(path)
-    if not isinstance(content, dict) or not content:
-        raise UserError(f"{path} holds no dict of cases; get the file from its source (multirater info lidc)")
-    for stored, value in content.items():
-        key = str(stored) if isinstance(stored, (str, int)) else ""
-        if not 0 < len(key) <= 500 or not key.isprintable():  # it becomes an id in tables and files
-            raise UserError(
-                f"{path} holds a case named {ascii(key)[:80]}; an id is a short line of text, so restore it"
-            )
-        if not isinstance(value, dict) or not {"image", "masks"} <= set(value):
-            raise UserError(f"{path} holds case {key!r} without image and masks; restore the file")
-        masks = value["masks"]
-        if not hasattr(masks, "read") and (not isinstance(masks, (list, tuple)) or len(masks) != READERS):
-            count = len(masks) if isinstance(masks, (list, tuple)) else type(masks).__name__
-            raise UserError(f"{path} holds case {key!r} with masks: {count}, expected are {READERS}; restore it")
+    for key, value in case_entries(path):
+        check_count(value["masks"], READERS, path, key)
         yield key, value
 
 
@@ -139,23 +114,3 @@ def _uid(value: Mapping[str, Any], key: str, path: Path) -> str:
             f"sound; restore the file"
         )
     return uid
-
-
-def _array(stored: Any, axes: int, path: Path, case: str) -> np.ndarray:
-    values = stored.read() if hasattr(stored, "read") else None
-    if not isinstance(values, np.ndarray) or values.ndim != axes or values.dtype.kind not in "buif" or not values.size:
-        found = by(values.shape) if isinstance(values, np.ndarray) else type(stored).__name__
-        raise UserError(f"{path} holds {found} in case {case!r}, expected is an array of numbers with {axes} axes")
-    return values
-
-
-def _only(root: Path, wanted: Any, name: str) -> Path:
-    if root.is_file():
-        return root
-    below = files_below(root)
-    paths = [root / n for n in below if wanted(n.rpartition("/")[2])]
-    if len(paths) == 1:
-        return paths[0]
-    packed = next((n for n in below if n.endswith(".zip")), None)
-    hint = f"; unpack {packed} first" if packed and not paths else "; give the folder that holds one, or the file"
-    raise UserError(f"{root} holds {len(paths) or 'no'} file{'s' * (len(paths) != 1)} {name}{hint}")

@@ -99,7 +99,7 @@ def nan_image(rng):
         (lambda rng: {"x": entry(rng), "y": entry(rng, raters=3)}, "number of masks of case 'y' is 3"),
         (lambda rng: {"x": entry(rng), "y": entry(rng, side=17)}, "image of case 'y' is 1×17×17"),
         (lambda rng: {"x": {"image": 3}}, "case 'x' without image and masks"),
-        (lambda rng: {"x\n": entry(rng)}, r"case name 'x\\n'"),
+        (lambda rng: {"x\n": entry(rng)}, r"a case named 'x\\n'; an id is a short line of text"),
         (lambda rng: [entry(rng)], "holds no dict of cases"),
         (lambda rng: {}, "holds no dict of cases"),
     ],

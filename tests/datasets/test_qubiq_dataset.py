@@ -273,6 +273,8 @@ def test_a_wrong_or_malicious_matting_pickle(tmp_path):
     refused(tmp_path, "expected is a 2D array", preparation="matting")
     path.write_bytes(pickle.dumps([1, 2]))
     refused(tmp_path, "no dict of cases", preparation="matting")
+    path.write_bytes(pickle.dumps({"two\nlines": {"image": 0, "masks": []}}))
+    refused(tmp_path, "a case named '.*'; an id is a short line of text", preparation="matting")
 
     class Evil:
         def __reduce__(self):
