@@ -1,9 +1,10 @@
-"""Results folders made by hand, in the form in which the runner leaves them, with numbers known beforehand."""
+"""Results folders made by hand, in the form in which the runner leaves them, with known numbers; and a browser."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +278,30 @@ def _counted(view: Any, case: str) -> Any:
     if view.personalised:
         evaluate(view, ["dice_rater"])
     return components_of(view, case_id=case, every_variant=False)
+
+
+_BROWSER_FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1400,1000"
+).split()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Headless Chromium with the driver of the system; nothing is downloaded."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    binary = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no Chromium with its driver here; on Debian: apt-get install chromium chromium-driver")
+    from selenium.webdriver.chrome.service import Service
+
+    options = selenium.ChromeOptions()
+    options.binary_location = binary
+    for flag in (*_BROWSER_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    found = selenium.Chrome(options=options, service=Service(driver))
+    found.implicitly_wait(10)
+    yield found
+    found.quit()

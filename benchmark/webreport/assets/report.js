@@ -142,11 +142,11 @@ const multirater = { board: null, rows: {}, last: 0 };
     const fits = matcher($("filter").value);
     const human = $("human").checked;
     const trivial = $("trivial").checked;
-    const lines = multirater.board.lines.filter((line) => groups.has(line.group)
-      && (human || line.kind !== "human") && (trivial || line.kind !== "trivial") && fits(line.hay));
+    const all = multirater.board.lines.filter((line) => groups.has(line.group));
+    const lines = all.filter((line) => (human || line.kind !== "human") && (trivial || line.kind !== "trivial") && fits(line.hay));
     fill($("table"), boardColumns(), lines, "board", drawBoard,
       (line) => `class="open ${line.kind}" data-row="${line.row}"`);
-    $("count").textContent = `${lines.length} of ${multirater.board.lines.length} rows`;
+    $("count").textContent = `${lines.length} of ${all.length} rows`;
     multirater.last = performance.now() - start;
   }
 
