@@ -25,6 +25,7 @@ from .columns import (
 )
 from .directions import compared_at_equal_samples, direction, worst_value
 from .ranked import TRACKS, Track, marks, ranked
+from .revisions import revision_note
 from .sheet import Kind, Line, Score, Sheet
 
 NOT_CLAIMED = "n/a"
@@ -339,6 +340,9 @@ def header_notes(sheet: Sheet) -> list[str]:
     budget = budget_note((row.name, c.spec) for row in group.methods for c in row.cells[:1])
     if budget:
         notes.append(budget)
+    revisions = revision_note(cell for row in group.rows for cell in row.cells)
+    if revisions:
+        notes.append(revisions)
     if group.key.get("note"):
         notes.append(str(group.key["note"]))
     notes.append(f"data fingerprint {group.key['fingerprint']}; protocol {group.key['protocol']}")
