@@ -354,6 +354,9 @@ class Coordinator:
             return
         beat = read_heartbeat(attempts[-1] / "progress.json") or {"time": self.started, "phase": "start"}
         silent = time.time() - max(beat["time"], self.started)
+        if silent >= self.settings.stall:
+            # The claim is touched also where a full disk takes no heartbeat; by it `Cell.state` judges as well.
+            silent = min(silent, time.time() - (cell.claim() or {}).get("time", 0.0))
         if silent < self.settings.stall:
             return
         message = f"no sign of life for {silent:.0f} s in phase {beat['phase']!r}; it was ended"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,28 @@ def coordinate(cells: list[Cell], *endings: Ending | list[Ending], jobs: int = 1
     resources = Resources(results, jobs=jobs)
     Coordinator(report, Monitor(quiet=True), engine, Settings(**settings), resources, cells, len(cells)).run()
     return report, engine
+
+
+def test_a_cell_whose_heartbeat_cannot_be_written_lives_by_its_claim(cells):
+    """On a full disk the file of the heartbeat stays old; the claim is touched all the same."""
+    (cell, *_), ended = cells, []
+    engine = Played({}, 1)
+    engine.cancel = lambda handles, kill=False: ended.append((handles, kill))
+    report = Report(cell.folder.parents[3], cells)
+    coordinator = Coordinator(
+        report, Monitor(quiet=True), engine, Settings(stall=60), Resources(report.results), cells, len(cells)
+    )
+    coordinator.started -= 1000
+    assert cell.take()
+    attempt = cell.folder / "attempts" / "1"
+    attempt.mkdir(parents=True)
+    (attempt / "progress.json").write_text(json.dumps({"time": time.time() - 900, "phase": "predict test"}))
+    coordinator._check_stall(cell, "handle", 0)
+    assert ended == []
+    os.utime(cell.folder / "claim.json", (time.time() - 100,) * 2)
+    coordinator._check_stall(cell, "handle", 0)
+    assert ended == [(["handle"], True)]
+    assert cell.last_attempt()["message"].startswith("no sign of life for 100 s in phase 'predict test'")
 
 
 def test_a_disk_that_is_full_before_an_attempt_starts_no_new_cells(cells, monkeypatch):
