@@ -88,32 +88,31 @@ def plan(
     known = _remembered(results, memory) if write else None
     if known is not None:
         return known
-    made, data_sets = _plan(names, dataset, preset, folds, seeds, overrides, results, monitor, write)
+    from .config import resolve
+
+    # Keys under `method.` must exist in every method of a list: a silent drop would compare different things.
+    configs = {name: resolve(name, dataset, preset, overrides) for name in names}
+    for name, config in configs.items():
+        _check_importable(name)
+        config["overrides"] = {k: dict(v) for k, v in overrides.items()}
+    made, data_sets = _plan(configs, folds, seeds, results, monitor, write)
     if write:
         _remember(made, data_sets, memory)
     return made
 
 
 def _plan(
-    names: Sequence[str],
-    dataset: str,
-    preset: str,
+    configs: Mapping[str, dict[str, Any]],
     folds: Sequence[int] | None,
     seeds: Sequence[int],
-    overrides: Mapping[str, Mapping[str, Any]],
     results: Path,
     monitor: Monitor,
     write: bool,
 ) -> tuple[Plan, list[dict[str, Any]]]:
-    from .config import resolve
-
-    # Keys under `method.` must exist in every method of a list: a silent drop would compare different things.
-    resolved = [resolve(name, dataset, preset, overrides) for name in names]
-    for name in names:
-        _check_importable(name)
+    """The cells of resolved configurations by method, and what the plan rests on of their data."""
     made = Plan(open_results(results, create=True) if write else results)
     accepted, data_sets = [], {}
-    for name, config in zip(names, resolved, strict=True):
+    for name, config in configs.items():
         data = open_dataset(config["dataset"]["name"], **config["dataset"]["options"])
         with monitor.preparing(config["dataset"]["name"]) as progress:
             data.prepare(progress)
@@ -122,11 +121,10 @@ def _plan(
         try:
             METHODS.get(name).check_supported(data.describe(), config["method"]["options"])
         except UnsupportedPair as refusal:
-            if len(names) == 1:
+            if len(configs) == 1:
                 raise
             made.skipped.append((name, str(refusal)))
             continue
-        config["overrides"] = {k: dict(v) for k, v in overrides.items()}
         chosen = list(range(data.folds)) if folds is None else folds
         for fold in chosen:
             _check_split(data, fold, config["train"]["select"])
