@@ -6,7 +6,6 @@ tens of thousands of cases in seconds, and kept beside the prepared arrays.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from .class_layout import ClassLayout
 from .scored_cases import as_case, places, rows_of
 
 SCHEMA = "multirater.agreement/1"
-_ROWS_AT_ONCE = 64
+_BYTES_AT_ONCE = 16 << 20  # of masks
 _PIXELS_AT_ONCE = 1 << 22  # counts of so many are exact in single precision
 
 
@@ -101,13 +100,9 @@ def stored_agreement(dataset: Dataset, progress: Callable[[int], None] = lambda 
     """`agreement`, computed once for the arrays and the order of the raters and kept beside the arrays."""
     options = {k: v for k, v in dataset.options.items() if k not in ("root", "split", "config")}
     path = dataset.prepare() / "agreement" / f"{key8(options)}.json"
-    if path.is_file():
-        try:
-            known = read_json(path)
-            if known.get("schema") == SCHEMA and known.get("fingerprint") == dataset.fingerprint:
-                return known["agreement"]
-        except UserError:
-            pass
+    known = _record(path)
+    if known is not None and known["fingerprint"] == dataset.fingerprint:
+        return known["agreement"]
     found = agreement(dataset, progress)
     head = {"schema": SCHEMA, "dataset": dataset.name, "options": options, "fingerprint": dataset.fingerprint}
     write_json(path, {**head, "agreement": found})
@@ -116,16 +111,19 @@ def stored_agreement(dataset: Dataset, progress: Callable[[int], None] = lambda 
 
 def known_agreements(name: str) -> list[dict[str, Any]]:
     """What `stored_agreement` has kept of a data set on this machine, the newest first."""
-    found = []
-    paths: list[Path] = sorted(cache_root().joinpath(name).glob("*/agreement/*.json"), key=lambda p: -p.stat().st_mtime)
-    for path in paths:
-        try:
-            record = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
-        if record.get("schema") == SCHEMA:
-            found.append({"options": record["options"], "fingerprint": record["fingerprint"], **record["agreement"]})
-    return found
+    paths = sorted(cache_root().joinpath(name).glob("*/agreement/*.json"), key=lambda p: -p.stat().st_mtime)
+    records = [record for path in paths if (record := _record(path)) is not None]
+    return [{"options": r["options"], "fingerprint": r["fingerprint"], **r["agreement"]} for r in records]
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """What `stored_agreement` has written; None if it is not there, damaged, or of another version."""
+    try:
+        record = read_json(path)
+    except (OSError, UserError):
+        return None
+    whole = isinstance(record, dict) and {"options", "fingerprint", "agreement"} <= set(record)
+    return record if whole and record.get("schema") == SCHEMA else None
 
 
 def _cases(
@@ -133,9 +131,10 @@ def _cases(
 ) -> Iterator[tuple[NDArray, NDArray, NDArray | None, tuple[float, ...] | None]]:
     """Planes R×K×…, who saw the case, the pixels that count (None: all) and the spacing, of every case."""
     cases, block, done = dataset.volumes(range(len(dataset))), [], 0
+    most = max(1, _BYTES_AT_ONCE // dataset.store.masks[:1].nbytes)
     for number, case in enumerate(cases):
         block.append(case)
-        if sum(len(c.rows) for c in block) < _ROWS_AT_ONCE and number + 1 < len(cases):
+        if sum(len(c.rows) for c in block) < most and number + 1 < len(cases):
             continue
         rows = rows_of(block)
         masks, valid = dataset.masks(rows)

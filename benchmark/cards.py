@@ -48,8 +48,6 @@ def _method(entry: Entry, cls: Any) -> dict[str, Any]:
 
 
 def _dataset(entry: Entry, cls: Any) -> dict[str, Any]:
-    from .agreement import known_agreements
-
     texts = {key: getattr(cls, key) for key in ("title", "notice", "citation", "licence", "how_to_get")}
     return {
         **{key: text for key, text in texts.items() if isinstance(text, str)},
@@ -58,7 +56,6 @@ def _dataset(entry: Entry, cls: Any) -> dict[str, Any]:
         "splits": [*cls.split_names, *cls.compat_splits],
         "published_splits": [f"{name}: {text or 'clean'}" for name, text in cls.compat_splits.items()],
         "version": cls.version,
-        "prepared": known_agreements(entry.name),
         "options": _options(cls),
     }
 

@@ -17,13 +17,22 @@ from .options import json_option
 @json_option("Print as JSON: a list of cards (names may exist in two kinds).")
 def command(name: str, as_json: bool) -> int:
     """Paper, options with types and defaults, deviations from the authors' code, licence and how to get data."""
-    cards = [card(kind, registered) for kind, registered in find(name)]
+    cards = [{**card(kind, registered), **_here(kind, registered)} for kind, registered in find(name)]
     if as_json:
         click.echo(json.dumps(cards, indent=1, ensure_ascii=False, default=str))
         return 0
     for one in cards:
         _print(one)
     return 0
+
+
+def _here(kind: str, name: str) -> dict[str, Any]:
+    """What this machine knows of an entry beyond its card."""
+    if kind != "datasets":
+        return {}
+    from ..agreement import known_agreements
+
+    return {"prepared": known_agreements(name)}
 
 
 def _print(one: dict[str, Any]) -> None:
@@ -74,11 +83,9 @@ def _prepared(record: dict[str, Any]) -> Any:
     table.title, table.title_justify = Text(f"prepared here: {options or 'defaults'}"), "left"
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    dice = record["pairwise_dice"]
     lines = {
         "cases": str(record["n_cases"]),
         "raters": f"{len(record['rater_ids'])} ({', '.join(record['rater_ids'])}), identity {record['identity']}",
-        "inter-rater Dice": "n/a (one rater)" if dice is None else f"{dice:.3f}",
         **agreement_lines(record),
         "fingerprint": record["fingerprint"],
     }

@@ -126,7 +126,6 @@ def _print(facts: dict[str, Any]) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    dice = facts["inter_rater_dice"]
     shown = {
         "data set": facts["dataset"],
         "cache": facts["cache"],
@@ -135,7 +134,6 @@ def _print(facts: dict[str, Any]) -> None:
         "missing masks": facts["missing_masks"] or "none",
         "channels × size": " × ".join(map(str, [facts["channels"], *facts["size"]])),
         "foreground classes": _classes(facts["classes"], facts["class_names"]),
-        "inter-rater Dice": "n/a (one rater)" if dice is None else f"{dice:.3f}",
         **agreement_lines(facts["agreement"]),
         "fingerprint": facts["fingerprint"],
     }
@@ -173,10 +171,10 @@ def _print(facts: dict[str, Any]) -> None:
 
 
 def agreement_lines(found: dict[str, Any]) -> dict[str, str]:
-    """Fleiss' kappa, votes and Dice of the pairs as lines for a reader."""
+    """Inter-rater Dice, Fleiss' kappa, votes and Dice of the pairs as lines for a reader."""
     if found["pairwise_dice"] is None:
-        return {}
-    lines = {}
+        return {"inter-rater Dice": "n/a (one rater)"}
+    lines = {"inter-rater Dice": f"{found['pairwise_dice']:.3f}"}
     kappas = [found["fleiss_kappa"], found["fleiss_kappa.full"]]
     if None not in kappas:
         lines["Fleiss' kappa"] = f"{kappas[0]:.3f} in the box around the raters, {kappas[1]:.3f} over all pixels"

@@ -102,6 +102,16 @@ def test_nothing_drawn_has_no_kappa(tmp_path):
     json.dumps(found, allow_nan=False)
 
 
+def test_blocks_of_cases_change_nothing(tmp_path, monkeypatch):
+    data = write(tmp_path / "a.h5", masks_of(np.random.default_rng(1), 7, 3, 1), np.ones((7, 3), bool))
+    whole = agreement(data)
+    for cases in (1, 3):
+        monkeypatch.setattr("multirater.benchmark.agreement._BYTES_AT_ONCE", cases * 3 * SIDE**2)
+        seen = []
+        assert agreement(data, seen.append) == whole
+        assert seen == [*range(cases, 7, cases), 7]
+
+
 def test_it_is_computed_once_for_an_order_of_the_raters(tmp_path, monkeypatch):
     write(tmp_path / "a.h5", masks_of(np.random.default_rng(0), 6, 3, 1), np.ones((6, 3), bool))
     by_area = open_dataset("hdf5", root=str(tmp_path / "a.h5"), identity="by_area")
@@ -110,6 +120,9 @@ def test_it_is_computed_once_for_an_order_of_the_raters(tmp_path, monkeypatch):
     assert first["pair_dice"] != other["pair_dice"]
     assert first["pairwise_dice"] == pytest.approx(other["pairwise_dice"])
     assert {r["fingerprint"] for r in known_agreements("hdf5")} == {stored.fingerprint, by_area.fingerprint}
+    (stored.prepare() / "agreement/damaged.json").write_text("[1]")
+    (stored.prepare() / "agreement/cut.json").write_text('{"schema"')
+    assert len(known_agreements("hdf5")) == 2
     monkeypatch.setattr("multirater.benchmark.agreement.agreement", lambda *a: pytest.fail("computed again"))
     assert stored_agreement(open_dataset("hdf5", root=str(tmp_path / "a.h5"))) == first
 
