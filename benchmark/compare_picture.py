@@ -173,7 +173,9 @@ def _panel(ax: Axes, of_case: Sequence[_Shown | None], outputs: Sequence[str], x
 def _outlines(
     ax: Axes, masks: NDArray[np.bool_], box: tuple[slice, slice], colour: str = "", width: float = 0.8
 ) -> None:
-    """Masks M×H×W; without a colour each in that of its reader."""
+    """Masks M×H×W; without a colour each in that of its reader. Where all are empty, a word says so."""
+    if not masks.any():
+        ax.text(0.5, 0.5, "empty", ha="center", va="center", fontsize=6, color=GREY, transform=ax.transAxes)
     for r, mask in enumerate(masks):
         if mask.any():
             contour(ax, mask[box].astype(np.float32), colour or rater_colour(r), width)

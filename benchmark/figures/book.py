@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-VERSION = 6  # raised when a figure would look different from the same results
+VERSION = 7  # raised when a figure would look different from the same results
 _PRESETS = ("smoke", "quick", "paper")  # the later one gives a data set's plain file names
 _MADE = "figures.json"
 _SUFFIXES = (".png", ".pdf", ".csv")

@@ -46,7 +46,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     figure, axes = plt.subplots(
         down,
         across,
-        figsize=(TWO_COLUMN if across > 2 else size * across, size * down * 1.08 + (0.55 if across > 2 else 0.9)),
+        figsize=(TWO_COLUMN if across > 2 else size * across, size * down),
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -80,6 +80,9 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
         labels(sheet),
         notice=group.notice,
     )
+    # Panels keep their size above a caption of any number of lines: with too little room, labels would lie over it.
+    lines, ragged = figure.get_supxlabel().count("\n") + 1, down * across > len(panels)  # labels of two rows of panels
+    figure.set_figheight(size * down * 1.14 + 0.35 + 0.12 * lines + 0.25 * ragged)
     table = pd.concat(
         [v.assign(method=sheet.row(line).name, output=line.output, n_samples=sheet.samples(line)) for line, v in panels]
     )

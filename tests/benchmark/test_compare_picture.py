@@ -82,3 +82,17 @@ def test_colours_stay_colours_and_outlines_close_at_the_border(two_folds: Any, m
     assert panels[0].images[0].get_array().shape[-1] == 3
     outline = panels[0].collections[0].get_paths()[0]
     assert outline.vertices[:, 0].min() < 0  # the side at the border is drawn as well
+
+
+def test_an_empty_output_is_called_empty(two_folds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [f"c{i + 1000 * fold:04d}" for fold in (0, 1) for i in range(12)]
+
+    def scored(cell: Any) -> Any:
+        found = cell_of(cases)
+        if cell.method == "b":
+            found.stored.samples = np.zeros_like(found.stored.samples)
+        return found
+
+    monkeypatch.setattr(compare_picture, "scored", scored)
+    panels, said = drawn(two_folds)
+    assert said.count("empty") == len(panels) // 3

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from multirater.benchmark.figures import draw_figures
 from multirater.benchmark.figures.cost import _front
+from multirater.benchmark.figures.diversity import draw as draw_diversity
 from multirater.benchmark.figures.latent import _projection
 from multirater.benchmark.figures.rank_stability import draw as draw_rank_stability
 from multirater.benchmark.figures.significance import _verdicts
@@ -142,6 +143,22 @@ def test_the_map_of_verdicts_is_that_of_the_tested_pairs(fabricate: Make) -> Non
         assert verdicts.loc[a, b] == expected == -verdicts.loc[b, a]
         seen.add(expected)
     assert {0, 1} <= {abs(v) for v in seen}
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 5, 6])
+def test_labels_of_diversity_stand_clear_of_the_caption(fabricate: Make, outputs: int) -> None:
+    f = fabricate()
+    spread = [0.01 * i for i in range(12)]
+    for i in range(outputs):
+        f.cell(f"method_{i}", {"diverse": {"diversity_samples": spread, "diversity_raters": spread}})
+    with paper_style():
+        figure, _ = draw_diversity(sheets_of(f.results)[0])
+        figure.draw_without_rendering()
+        renderer = figure.canvas.get_renderer()
+        caption_top = max(t.get_window_extent(renderer).y1 for t in figure.texts)
+        panels = [ax.get_tightbbox(renderer) for ax in figure.axes if ax.axison]
+    assert min(box.y0 for box in panels) > caption_top
+    assert max(box.y1 for box in panels) < figure.bbox.y1
 
 
 def test_tables_that_were_made_are_not_made_again(fabricate: Make, monkeypatch: pytest.MonkeyPatch) -> None:
