@@ -78,12 +78,11 @@ class BaselineUNet(Method):
             images: B×….
             axis: of the channels.
         """
-        parts = [to_probabilities(self.logits(images[some]), self.data, axis) for some in image_chunks(images)]
-        return prediction_layout(torch.cat(parts), self.data, axis)
+        return torch.cat([self.probabilities(self.logits(images[some]), axis) for some in image_chunks(images)])
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Of B×C×H×W logits, in the layout of a `Prediction`."""
-        return prediction_layout(to_probabilities(logits, self.data, 1), self.data, 1)
+    def probabilities(self, logits: Tensor, axis: int = 1) -> Tensor:
+        """Of logits B×…×C×H×W whose channel axis is `axis`, in the layout of a `Prediction`."""
+        return prediction_layout(to_probabilities(logits, self.data, axis), self.data, axis)
 
 
 class PlainUNet(BaselineUNet):

@@ -33,7 +33,9 @@ def chunk_size(bytes_per_item: int, device: torch.device | str) -> int:
     """Items at once, at least 1, by the memory that is free on the device now."""
     device = torch.device(device)
     if device.type == "cuda":
-        free, limit = torch.cuda.mem_get_info(device)[0], _CUDA_BYTES
+        # What torch has freed it keeps, and gives out again: to the card it is in use, to us it is free.
+        spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free, limit = torch.cuda.mem_get_info(device)[0] + spare, _CUDA_BYTES
     else:
         import psutil
 

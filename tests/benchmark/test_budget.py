@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from method_support import BUILT_IN
 from multirater.benchmark.budget import budget_note
 from multirater.benchmark.config import resolve
-from multirater.methods import METHODS
 
 
 def rows(*names, preset="quick", **changed):
@@ -33,6 +33,5 @@ def test_every_difference_is_named():
 
 def test_the_quick_preset_gives_all_built_in_methods_one_budget():
     """Exceptions are decisions, each with its reason in the preset of the method."""
-    names = [e.name for e in METHODS.entries() if e.origin.startswith("multirater")]
-    others = budget_note(rows(*names)).partition("; otherwise ")[2]
+    others = budget_note(rows(*BUILT_IN)).partition("; otherwise ")[2]
     assert others.split("; ") == ["dpersona personalised: 200 updates", "prob_unet: learning rate 0.001"]

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from multirater.benchmark.config import resolve_classes
-from multirater.datasets.base import DataDescription
-from multirater.datasets.synthetic import Synthetic
-from multirater.methods import METHODS
-
-BUILT_IN = [entry.name for entry in METHODS.entries() if entry.origin.startswith("multirater")]
-RATERS = 3
+from method_support import BUILT_IN, RATERS, small_method, small_size
 
 
 def batch(size):
@@ -26,15 +20,13 @@ def batch(size):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_step_under_autocast_is_that_of_float32(name):
-    size = 64 if name in ("phiseg", "tab") else 32  # strides of 32
-    options = resolve_classes(METHODS.get(name), name, Synthetic, "synthetic", "smoke", {})["method"]["options"]
-    data = DataDescription("d", raters=RATERS, rater_ids=tuple("123"), identity="derived", size=(size, size))
-    given = batch(size)
-    for stage in METHODS.get(name).stages_for(options):
+    given = batch(small_size(name))
+    whole = small_method(name)
+    for stage in whole.stages_for(whole.hparams):
         losses, gradients = [], []
         for autocast in (False, True):
             torch.manual_seed(0)
-            method = METHODS.get(name)(data, **options).train()
+            method = small_method(name).train()
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 loss, _ = method.training_step(given, stage)
             assert loss.dtype == torch.float32

@@ -5,10 +5,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from multirater.benchmark.config import resolve_classes
-from multirater.datasets.base import DataDescription
-from multirater.datasets.synthetic import Synthetic
-from multirater.methods import METHODS
+from method_support import BUILT_IN, small_method, small_size
 from multirater.methods import chunks as module
 from multirater.methods.chunks import chunks, image_chunks
 
@@ -29,8 +26,17 @@ def test_size_follows_the_limit_and_the_free_memory(monkeypatch: pytest.MonkeyPa
 
 
 def test_cuda_asks_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 40, 1 << 40))
+    memory = {"mem_get_info": (1 << 40, 1 << 40), "memory_reserved": 0, "memory_allocated": 0}
+    for name in memory:
+        monkeypatch.setattr(torch.cuda, name, lambda device, name=name: memory[name])
     assert [p.stop - p.start for p in chunks(50, 100 << 20, "cuda")] == [40, 10]
+    # Memory that torch holds but does not use is free, whatever the card says.
+    memory |= {
+        "mem_get_info": (200 << 20, 1 << 40),
+        "memory_reserved": 3 << 30,
+        "memory_allocated": (3 << 30) - (1000 << 20),
+    }
+    assert [p.stop - p.start for p in chunks(4, 100 << 20, "cuda")] == [3, 1]
     assert module._CUDA_BYTES == 4 << 30
 
 
@@ -40,14 +46,12 @@ def test_images_of_a_volume_are_cut_by_their_size() -> None:
     assert [p.stop - p.start for p in image_chunks(images, floats=(module._CPU_BYTES // 2) // (64 * 4))] == [2, 1]
 
 
-@pytest.mark.parametrize("name", [e.name for e in METHODS.entries() if e.origin.startswith("multirater")])
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_predictions_do_not_depend_on_the_memory_there_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A volume of three slices at once, and with room for one thing at a time."""
-    size = 64 if name in ("phiseg", "tab") else 32
-    options = resolve_classes(METHODS.get(name), name, Synthetic, "synthetic", "smoke", {})["method"]["options"]
-    data = DataDescription("d", raters=3, rater_ids=tuple("123"), identity="derived", size=(size, size))
+    size = small_size(name)
     torch.manual_seed(0)
-    method = METHODS.get(name)(data, **options).eval()
+    method = small_method(name).eval()
     if hasattr(method, "personalised_trained"):
         method.personalised_trained.fill_(True)
     images = torch.rand(3, 1, size, size)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from method_support import BUILT_IN
 from multirater.benchmark import check_method
 from multirater.benchmark.contract import contract_names
 from multirater.methods import METHODS
 
-BUILT_IN = [entry.name for entry in METHODS.entries() if entry.origin.startswith("multirater")]
 # Full-size networks, and trainings that are longer than the others together.
 LONG = {"defaults", "follows_raters"}
 SMALLEST = {"tab": 64}  # its stride of 32 needs more than one position
