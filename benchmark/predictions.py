@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +61,16 @@ class StoredPredictions:
         """Some of the cases and the first `n_samples` of the samples."""
         position = {c: i for i, c in enumerate(self.case_ids)}
         index = [position[c] for c in case_ids]
-        return StoredPredictions(
-            list(case_ids),
-            self.mean[index],
-            self.mean_log[index],
-            None if self.samples is None else self.samples[index, :n_samples],
-            None if self.raters is None else self.raters[index],
-            self.requested,
-            self.seconds,
-            None if self.sample_mean is None else self.sample_mean[index],
-            None if self.sample_codes is None else self.sample_codes[index, :n_samples],
-            None if self.rater_codes is None else self.rater_codes[index],
+        return replace(
+            self,
+            case_ids=list(case_ids),
+            mean=self.mean[index],
+            mean_log=self.mean_log[index],
+            samples=None if self.samples is None else self.samples[index, :n_samples],
+            raters=None if self.raters is None else self.raters[index],
+            sample_mean=None if self.sample_mean is None else self.sample_mean[index],
+            sample_codes=None if self.sample_codes is None else self.sample_codes[index, :n_samples],
+            rater_codes=None if self.rater_codes is None else self.rater_codes[index],
         )
 
     def case(self, rows: slice, volume: bool) -> CasePrediction:
@@ -81,7 +80,13 @@ class StoredPredictions:
             return None if values is None else as_case(values[rows], volume)
 
         mean, logs = as_case(self.mean[rows], volume), as_case(self.mean_log[rows], volume)
-        return CasePrediction(mean, logs, cut(self.samples), cut(self.raters), cut(self.sample_mean))
+        return CasePrediction(
+            mean=mean,
+            mean_log=logs,
+            samples=cut(self.samples),
+            raters=cut(self.raters),
+            sample_mean=cut(self.sample_mean),
+        )
 
     def covers(self, case_ids: Sequence[str], n_samples: int) -> bool:
         """Whether an evaluation of these cases with so many samples needs no network."""
@@ -163,16 +168,16 @@ def predict_cases(
     if sample_mean is not None and np.abs(sample_mean - stacked["mean"]).max() <= _SAME_MEAN:
         sample_mean = None
     return StoredPredictions(
-        [records[i].case_id for i in rows_of(cases)],
-        stacked["mean"],
-        stacked["mean_log"],
-        stacked["samples"],
-        stacked["raters"],
-        n_samples,
-        time.perf_counter() - started,
-        sample_mean,
-        stacked["sample_codes"],
-        stacked["rater_codes"],
+        case_ids=[records[i].case_id for i in rows_of(cases)],
+        mean=stacked["mean"],
+        mean_log=stacked["mean_log"],
+        samples=stacked["samples"],
+        raters=stacked["raters"],
+        requested=n_samples,
+        seconds=time.perf_counter() - started,
+        sample_mean=sample_mean,
+        sample_codes=stacked["sample_codes"],
+        rater_codes=stacked["rater_codes"],
     )
 
 
@@ -227,6 +232,25 @@ def check_prediction(prediction: Prediction, images: np.ndarray, case: str, meth
                     f"{name}.predict gave {field} whose channels sum to [{low:g}, {high:g}] for case {case}, but "
                     f"a pixel has one of the exclusive classes of {method.data.name!r}; apply a softmax, not a sigmoid"
                 )
+    _check_codes(prediction, count, case, method)
+
+
+def _check_codes(prediction: Prediction, count: int, case: str, method: Method) -> None:
+    """One code for each sample and each rater's map, all of one length: they are drawn in one space."""
+    name, length = type(method).__name__, None
+    for codes, maps in (("sample_codes", "samples"), ("rater_codes", "raters")):
+        value, of = getattr(prediction, codes), getattr(prediction, maps)
+        if value is None:
+            continue
+        if of is None:
+            raise UserError(f"{name}.predict gave {codes} without {maps} for case {case}; mend predict")
+        shape = (count, of.shape[1], length)
+        if value.ndim != 3 or value.shape[:2] != shape[:2] or value.shape[2] != (length or value.shape[2]):
+            raise UserError(
+                f"{name}.predict gave {codes} of shape {tuple(value.shape)} for case {case}, expected "
+                f"{(*shape[:2], length or 'D')}: a code for each of the {maps}; mend predict"
+            )
+        length = value.shape[2]
 
 
 def write_predictions(path: Path, stored: StoredPredictions) -> None:
@@ -265,13 +289,14 @@ def read_predictions(path: Path) -> StoredPredictions:
         bits = np.unpackbits(samples, axis=-1, count=int(np.prod(shape)))
         samples = bits.astype(bool).reshape(n, count, *shape)
     return StoredPredictions(
-        json.loads(metadata["case_ids"]),
-        tensors["mean"],
-        tensors["mean_log"],
-        samples,
-        tensors.get("raters"),
-        int(metadata["requested"]),
-        float(metadata["seconds"]),
-        tensors.get("sample_mean"),
-        *(tensors.get(name) for name in _CODES),
+        case_ids=json.loads(metadata["case_ids"]),
+        mean=tensors["mean"],
+        mean_log=tensors["mean_log"],
+        samples=samples,
+        raters=tensors.get("raters"),
+        requested=int(metadata["requested"]),
+        seconds=float(metadata["seconds"]),
+        sample_mean=tensors.get("sample_mean"),
+        sample_codes=tensors.get("sample_codes"),
+        rater_codes=tensors.get("rater_codes"),
     )

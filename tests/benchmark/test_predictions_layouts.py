@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,6 +172,35 @@ def test_wrong_channels_are_one_sentence(kind: str, field: str, shape: tuple[int
         check_prediction(Prediction(**given), np.zeros((1, 1, *SIZE)), "c0", method)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        ({"sample_codes": (1, 4, 2)}, "gave sample_codes of shape (1, 4, 2) for case c0, expected (1, 5, 'D')"),
+        ({"sample_codes": (5, 2)}, "expected (1, 5, 'D')"),
+        ({"rater_codes": (1, 5, 2)}, "expected (1, 3, 'D'): a code for each of the raters"),
+        ({"sample_codes": (1, 5, 2), "rater_codes": (1, 3, 6)}, "of shape (1, 3, 6) for case c0, expected (1, 3, 2)"),
+    ],
+)
+def test_codes_that_belong_to_no_mask_are_refused(codes: dict[str, tuple[int, ...]], message: str) -> None:
+    method: Any = Net(DATA["binary"], Prediction(mean=torch.zeros(1)))
+    given: dict[str, Any] = {"samples": torch.zeros(1, 5, *SIZE), "raters": torch.zeros(1, 3, *SIZE)}
+    given |= {name: torch.zeros(shape) for name, shape in codes.items()}
+    with pytest.raises(UserError, match=re.escape(message)):
+        check_prediction(Prediction(**given), np.zeros((1, 1, *SIZE)), "c0", method)
+
+
+@pytest.mark.parametrize("field", ["sample_codes", "rater_codes"])
+def test_codes_stand_beside_their_masks(field: str) -> None:
+    method: Any = Net(DATA["binary"], Prediction(mean=torch.zeros(1)))
+    shapes = {"samples": (1, 5, *SIZE), "raters": (1, 3, *SIZE), "sample_codes": (1, 5, 2), "rater_codes": (1, 3, 2)}
+    given: dict[str, Any] = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    images = np.zeros((1, 1, *SIZE))
+    check_prediction(Prediction(**given), images, "c0", method)
+    del given["samples" if field == "sample_codes" else "raters"]
+    with pytest.raises(UserError, match=f"gave {field} without"):
+        check_prediction(Prediction(**given), images, "c0", method)
 
 
 def test_sigmoids_where_classes_exclude_each_other_are_refused() -> None:
