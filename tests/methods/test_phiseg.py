@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from multirater.datasets.base import DataDescription
 from multirater.methods import create_method
 from multirater.methods.phiseg import PHiSeg
-from multirater.methods.phiseg_layers import GaussianMap, kl_maps
+from multirater.methods.phiseg_layers import GaussianMap
 from phiseg_support import SIZE, build, description, gradients, make_batch, noise_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -141,20 +140,6 @@ def test_weights_of_the_loss() -> None:
     torch.testing.assert_close(single, terms["rec_0"] + terms["kl"])
 
 
-def test_kl_properties() -> None:
-    generator = torch.Generator().manual_seed(0)
-    q, p = (
-        GaussianMap(torch.randn(5, 2, 3, 3, generator=generator), torch.rand(5, 2, 3, 3, generator=generator) + 0.1)
-        for _ in range(2)
-    )
-    assert (kl_maps(q, q).abs() < 1e-4).all()
-    assert (kl_maps(q, p) > 0).all()
-    narrow = GaussianMap(p.mean, torch.zeros_like(p.std))
-    assert torch.isfinite(kl_maps(narrow, narrow)).all()
-    half = GaussianMap(q.mean.bfloat16(), q.std.bfloat16())
-    assert kl_maps(half, half).dtype == torch.float32
-
-
 # -- data layouts -------------------------------------------------------------------------------
 
 
@@ -175,13 +160,6 @@ def test_several_classes(overlapping: bool) -> None:
     assert prediction.samples.shape == (4, 3, channels, SIZE, SIZE)
     if not overlapping:
         torch.testing.assert_close(prediction.samples.sum(2), torch.ones(4, 3, SIZE, SIZE))
-
-
-def test_several_image_channels() -> None:
-    data = DataDescription("tiny", 3, raters=2, rater_ids=("1", "2"), size=(SIZE, SIZE))
-    method = build(data)
-    images = torch.rand(2, 3, SIZE, SIZE)
-    assert method.predict(images, 2).samples.shape == (2, 2, SIZE, SIZE)
 
 
 def test_double_precision_and_stored_state(tmp_path: Any) -> None:

@@ -1,4 +1,4 @@
-"""Parts of PHiSeg's networks: running statistics of batch norm, upsampling, partial sums."""
+"""Parts of PHiSeg's networks: running statistics of batch norm, upsampling, partial sums, divergences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from multirater.methods.phiseg_layers import ConvBnRelu, Double, partial_sums
+from multirater.methods.phiseg_layers import ConvBnRelu, Double, GaussianMap, kl_maps, partial_sums
 from phiseg_support import build, gradients, make_batch
 from torch import Tensor, nn
 
@@ -97,3 +97,20 @@ def test_partial_sums() -> None:
     fine, coarse = partial_sums(y)
     assert fine.flatten().tolist() == [11, 12, 13, 14]
     assert coarse.item() == 10
+
+
+# -- Gaussians ----------------------------------------------------------------------------------
+
+
+def test_kl_properties() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, p = (
+        GaussianMap(torch.randn(5, 2, 3, 3, generator=generator), torch.rand(5, 2, 3, 3, generator=generator) + 0.1)
+        for _ in range(2)
+    )
+    assert (kl_maps(q, q).abs() < 1e-4).all()
+    assert (kl_maps(q, p) > 0).all()
+    narrow = GaussianMap(p.mean, torch.zeros_like(p.std))
+    assert torch.isfinite(kl_maps(narrow, narrow)).all()
+    half = GaussianMap(q.mean.bfloat16(), q.std.bfloat16())
+    assert kl_maps(half, half).dtype == torch.float32

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from multirater.datasets.base import DataDescription
 from multirater.methods.phiseg_layers import ConvBnRelu, Double
 from phiseg_support import SIZE, build, description, give_batch_statistics
 from torch import Tensor
@@ -25,6 +26,13 @@ def test_prediction_is_seeded_and_its_first_samples_do_not_depend_on_n() -> None
     assert not torch.allclose(method.predict(images, 5, torch.Generator().manual_seed(8)).samples, few.samples)
     assert (few.samples.std(1) > 0).any()
     assert method.training
+
+
+def test_several_image_channels() -> None:
+    data = DataDescription("tiny", 3, raters=2, rater_ids=("1", "2"), size=(SIZE, SIZE))
+    method = build(data)
+    images = torch.rand(2, 3, SIZE, SIZE)
+    assert method.predict(images, 2).samples.shape == (2, 2, SIZE, SIZE)
 
 
 def test_chunks_change_no_number() -> None:
