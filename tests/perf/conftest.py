@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,12 +134,27 @@ def bandwidth() -> float:
     return _bandwidth[0]
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    """Two threads for PyTorch, whatever the machine has: what the timings of the methods were measured with."""
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many threads for PyTorch, whatever the machine has."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    with threads(1):
+        yield
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """What the timings of the methods were measured with."""
+    with threads(2):
+        yield

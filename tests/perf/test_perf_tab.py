@@ -2,13 +2,14 @@
 
 The reference repeats the skip connections for every query before it convolves them, builds a float64 library
 distribution for every query (with the k×k Cholesky that nothing uses), draws rater by rater or sample by sample, and
-sums the loss in a loop. Least wall time of alternating rounds, two threads.
+sums the loss in a loop. Least time of alternating rounds, two threads; of the training step processor time.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -52,12 +53,17 @@ def ratio(race: Callable[..., float]) -> Callable[..., float]:
     """How many times less time ours takes for about the same value; the first round warms up."""
 
     def run(
-        what: str, ours: Callable[[], float], literal: Callable[[], float], tolerance: float, rounds: int = 4
+        what: str,
+        ours: Callable[[], float],
+        literal: Callable[[], float],
+        tolerance: float,
+        rounds: int = 4,
+        **how: Any,
     ) -> float:
         def agree(value: float, reference: float) -> None:
             assert value == pytest.approx(reference, rel=tolerance)
 
-        return race("tab", what, ours, literal, rounds=rounds - 1, warm=1, agree=agree)
+        return race("tab", what, ours, literal, rounds=rounds - 1, warm=1, agree=agree, **how)
 
     return run
 
@@ -93,8 +99,9 @@ def test_training_step(ratio: Callable[..., float]) -> None:
         loss.backward()
         return loss.item()
 
-    # Measured 1.28 to 1.5 alone and 1.09 beside other work: the network, common to both, is most of the step.
-    assert ratio("training step", ours, literally, 0.03, 4) >= 1.0
+    # Measured 1.28 to 1.5 alone; in processor time beside other work 1.6 to 2.5 (waiting threads count), on one thread
+    # 1.1 to 1.5. The network, common to both, is most of the step.
+    assert ratio("training step", ours, literally, 0.03, 6, cpu=True) >= 1.1
 
 
 @torch.no_grad()
