@@ -18,7 +18,7 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.files import read_json, replacing
-from .cell import PATHS, Cell, State, open_results, read_metrics, schema
+from .cell import PATHS, Cell, State, open_results, read_metrics, schema, training_of
 from .states import scan
 
 IDS = ("case_id", "patient_id")
@@ -97,19 +97,20 @@ def _files(cell: Cell, with_ids: bool, with_images: bool) -> Iterable[tuple[str,
     spec = cell.spec
     fingerprint = spec["dataset"]["fingerprint"]
     yield "spec.json", _json(without(spec, PATHS))
-    if cell.train_record.is_file():
-        yield "train.json", _json(without(read_json(cell.train_record), PRIVATE))
-        if (cell.folder / "history.csv").is_file():
-            yield "history.csv", (cell.folder / "history.csv").read_bytes()
     folder = cell.eval_folder(spec["eval_key"])
     metrics, record = read_metrics(folder), read_json(folder / "result.json")
+    own = cell.training()
+    if train := training_of(own, record):
+        yield "train.json", _json(without(train, PRIVATE))
+        if train is own and (cell.folder / "history.csv").is_file():
+            yield "history.csv", (cell.folder / "history.csv").read_bytes()
     if not with_ids:
         metrics = rename_ids(metrics, lambda ident: hashed(fingerprint, ident))
         record["metrics_sha256"] = hashlib.sha256(metrics).hexdigest()
     place = folder.relative_to(cell.folder).as_posix()
     yield f"{place}/metrics.csv", metrics
     yield f"{place}/result.json", _json(without(record, PRIVATE))
-    if with_images:
+    if with_images and train is own:
         for path in sorted((cell.folder / "predictions").glob("*.safetensors")):
             yield f"predictions/{path.name}", path.read_bytes()
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import lzma
 import os
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import UserError
+from ..core.errors import UserError, brief
 from ..core.files import read_json, write_json
 from ..core.hashing import digest
 from . import claims
@@ -47,6 +48,11 @@ class State(StrEnum):
     LOST = "lost"
     FAILED = "failed"
     PENDING = "pending"
+    DAMAGED = "damaged"
+
+
+class NewerRecord(UserError):
+    """A record that a newer version wrote."""
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -57,17 +63,21 @@ def checked(record: Any, name: str, path: Path) -> dict[str, Any]:
     """A record as the present version writes it; one of another kind or of a newer version is refused.
 
     Raises:
-        UserError: with the advice to upgrade.
+        UserError: it is no such record; `NewerRecord`: with the advice to upgrade.
     """
     found = record.get("schema") if isinstance(record, dict) else None
-    if not isinstance(found, dict) or found.get("name") != name or not isinstance(found.get("version"), int):
+    if not isinstance(found, dict) or found.get("name") != name or not _is_version(found.get("version")):
         raise UserError(f"{path} is not a {name!r} record of multirater; point --results to a results folder")
     if found["version"] > SCHEMA[name]:
-        raise UserError(
+        raise NewerRecord(
             f"{path} was written by a newer multirater (schema {name} {found['version']}, this version reads up to "
             f"{SCHEMA[name]}); upgrade multirater or choose another --results folder"
         )
     return upgraded(record, name, SCHEMA[name])
+
+
+def _is_version(value: Any) -> bool:
+    return isinstance(value, int) and value >= 1
 
 
 def open_results(folder: Path, create: bool = False) -> Path:
@@ -133,6 +143,20 @@ def case_values(metrics: bytes) -> dict[tuple[str, ...], str]:
     return {tuple(row[k] for k in VALUE_KEYS): row["value"] for row in rows}
 
 
+def _fault(train: dict[str, Any]) -> str:
+    """What of a training record tables could not use, in words."""
+    seconds, code = train.get("seconds", {}), train.get("code", {})
+    numbers = [*(seconds.values() if isinstance(seconds, dict) else [""]), train.get("peak_memory_mb") or 0.0]
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        return "its times or its memory are no numbers"
+    return "" if isinstance(code, dict) else "its code is no record"
+
+
+def training_of(train: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """The record of the training that a result scores: a merged result may bring that of another one in ``origin``."""
+    return (result.get("origin") or {}).get("train") or train
+
+
 @dataclass(frozen=True)
 class Cell:
     folder: Path
@@ -178,17 +202,46 @@ class Cell:
         return self.folder / "eval" / key[:8]
 
     def result(self, key: str) -> dict[str, Any] | None:
-        """The valid record of an evaluation, or None: schema known, key equal, checksum of the metrics right."""
+        """The valid record of an evaluation, or None: readable, key equal, checksum of the metrics right.
+
+        Raises:
+            NewerRecord: a newer version wrote it.
+        """
         path = self.eval_folder(key) / "result.json"
         if not path.is_file():
             return None
-        record = checked(read_json(path), "result", path)
         try:
+            record = checked(read_json(path), "result", path)
             metrics = read_metrics(path.parent)
-        except OSError:
+        except NewerRecord:
+            raise
+        except (UserError, OSError):  # cut off by a full disk: it is made again
             return None
-        if record["eval_key"] != key or hashlib.sha256(metrics).hexdigest() != record["metrics_sha256"]:
+        if record.get("eval_key") != key or hashlib.sha256(metrics).hexdigest() != record.get("metrics_sha256"):
             return None
+        return record
+
+    def training(self) -> dict[str, Any]:
+        """The training record; empty if there is none.
+
+        Raises:
+            UserError: it is damaged, which only another training mends; `NewerRecord`: a newer version wrote it.
+        """
+        path = self.train_record
+        if not path.is_file():
+            return {}
+        try:
+            record = checked(json.loads(path.read_bytes()), "train", path)
+            if why := _fault(record):
+                raise ValueError(why)
+        except NewerRecord:
+            raise
+        except (OSError, ValueError, RecursionError, UserError) as error:
+            why = "no training record" if isinstance(error, UserError) else brief(error)
+            raise UserError(
+                f"train.json of {self.path} is damaged ({why}); restore it, or train again with `multirater retry`, "
+                f"which keeps what is there in superseded/"
+            ) from error
         return record
 
     def state(self) -> State:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.files import read_json
-from .cell import Cell, State, all_cells, checked, open_results, read_metrics
+from .cell import Cell, NewerRecord, State, all_cells, checked, open_results, read_metrics, training_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +68,7 @@ class StoredCell:
         spec: its resolved configuration.
         state: ``done``, ``diverged``, ``failed``, ``running``, ``lost``, ``trained``, ``pending`` or ``damaged``.
         why: one line for a state other than ``done``.
-        train: the training record, empty if there is none (the human cell trains nothing).
+        train: the record of the training that was scored, empty if there is none (the human cell trains nothing).
         result: the record of the evaluation that the specification names, empty unless done.
     """
 
@@ -169,16 +169,27 @@ def find_cells(results: Path, only: Iterable[Path] | None = None) -> list[Stored
 
 def _stored(cell: Cell) -> StoredCell:
     spec = cell.spec
-    train = checked(read_json(cell.train_record), "train", cell.train_record) if cell.train_record.is_file() else {}
+    try:
+        train = cell.training()
+    except NewerRecord:
+        raise
+    except UserError as error:
+        return StoredCell(cell.folder, spec, str(State.DAMAGED), str(error))
     if train.get("outcome") == DIVERGED:
         return StoredCell(cell.folder, spec, DIVERGED, "training diverged (non-finite loss)", train)
     path = cell.eval_folder(spec["eval_key"]) / "result.json"
     if path.is_file():
         # The checksum of metrics.csv is verified when it is read: hashing here would read every file twice.
-        record = checked(read_json(path), "result", path)
+        try:
+            record = checked(read_json(path), "result", path)
+        except NewerRecord:
+            raise
+        except UserError:
+            why = f"{cell.path}: result.json cannot be read; run evaluate again"
+            return StoredCell(cell.folder, spec, str(State.DAMAGED), why, train)
         if record.get("eval_key") == spec["eval_key"]:
-            return StoredCell(cell.folder, spec, str(State.DONE), "", train, record)
-        return StoredCell(cell.folder, spec, "damaged", "result.json belongs to another evaluation", train)
+            return StoredCell(cell.folder, spec, str(State.DONE), "", training_of(train, record), record)
+        return StoredCell(cell.folder, spec, str(State.DAMAGED), "result.json belongs to another evaluation", train)
     attempt = cell.last_attempt() or {}
     outcome = str(attempt.get("outcome") or "")
     state = DIVERGED if outcome == DIVERGED else str(cell.state())
@@ -210,7 +221,7 @@ def collect(results: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                 identities.append(cell.identity)
                 continue
             except DamagedCell as error:
-                state, why = "damaged", str(error)
+                state, why = str(State.DAMAGED), str(error)
         missing.append({**cell.identity, "state": state, "why": why})
     lengths = [len(frame) for frame in frames]
     # Categories are united once per column over all cells: growing one frame cell by cell would be quadratic.

@@ -1,8 +1,11 @@
 """Bundles of others into a results folder: checked, never trusted, never silently preferred.
 
 A bundle is refused as a whole if it is damaged or newer. A cell is left out, with its reason, if its protocol is
-another, its keys do not follow from its specification, its data or split differ from those that the folder has under
-the same name and options, or its numbers differ from those of the same key.
+another, its keys do not follow from its specification, its values are not in the known form, its data or split differ
+from those that the folder has under the same name and options, or its numbers differ from those of the same key.
+
+What a cell has here stays: its training, its evaluations, and the one that tables show (`spec.json`). Another
+evaluation of the same training key is added beside them, with the record of the training that it scored.
 """
 
 from __future__ import annotations
@@ -16,17 +19,20 @@ import re
 import shutil
 import uuid
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import UserError
+from ..core.errors import UserError, brief
 from ..core.files import write_bytes, write_json
 from ..core.hashing import canonical_json, file_digest
-from .bundles import PSEUDONYM, hashed, rename_ids, without
-from .cell import PATHS, PROTOCOL, Cell, State, case_values, checked, open_results, read_metrics, train_key
+from .bundles import PRIVATE, PSEUDONYM, hashed, rename_ids, without
+from .cell import PATHS, PROTOCOL, Cell, State, case_values, checked, eval_key, open_results, read_metrics, train_key
+from .collect import METRIC_COLUMNS
+from .metric_lists import metric_versions
 from .records import validate
 from .states import scan
 
@@ -35,6 +41,7 @@ _NAME = re.compile(
     r"(spec\.json|train\.json|history\.csv|eval/[0-9a-f]{8}/(metrics\.csv|result\.json)|predictions/\w+\.safetensors)"
 )
 _LARGEST = 4 * 2**30  # bytes of a file of a bundle
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 @dataclass
@@ -46,12 +53,14 @@ class Merged:
         same: there already, with the same numbers.
         conflicts: (path, what differs): same key, other numbers.
         refused: (path, reason).
+        notes: (path, what to know) of cells that were added.
     """
 
     added: list[str] = field(default_factory=list)
     same: list[str] = field(default_factory=list)
     conflicts: list[tuple[str, str]] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -92,7 +101,7 @@ def merge(results: Path, bundles: Sequence[Path]) -> Merged:
     results = open_results(results, create=True)
     known = Known()
     for one in scan(results):
-        if one.state != "damaged":
+        if one.facts["eval_key"]:  # its specification can be read
             cell = Cell(results / "cells" / one.path)
             known.note(cell, cell.spec, one.state == State.DONE)
     merged = Merged()
@@ -129,7 +138,7 @@ def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, bytes]]
                     raise UserError(f"{path}: {name} was changed after the bundle was written; ask for it again")
                 parts = name.split("/")
                 cells.setdefault("/".join(parts[1:4]), {})["/".join(parts[4:])] = data
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, RuntimeError) as error:
         raise UserError(f"{path} is damaged or no bundle ({error}); ask for it again") from error
     return record, cells
 
@@ -137,31 +146,63 @@ def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, bytes]]
 def _merge_cell(
     results: Path, path: str, files: dict[str, bytes], origin: dict[str, Any], known: Known, merged: Merged
 ) -> None:
+    cell = Cell(results / "cells" / path)
     try:
         spec = _spec(path, files)
-        result, metrics = _result(path, spec, files)
+        result, train, metrics = _result(path, spec, files)
         _check_data(spec, known)
+        here = cell.spec if (cell.folder / "spec.json").is_file() else None
+        fingerprint = spec["dataset"]["fingerprint"]
+        if origin["ids"] == "hashed":
+            names = known.ids.get(fingerprint, {})
+            metrics = rename_ids(metrics, lambda ident: names.get(ident, ident))
+        if here is not None and cell.result(spec["eval_key"]) is not None:
+            ours = read_metrics(cell.eval_folder(spec["eval_key"]))
+            differs = difference(ours, metrics, fingerprint)
+            merged.conflicts.append((path, differs)) if differs else merged.same.append(path)
+            return
+        foreign = here is not None and _trained_otherwise(cell, here, spec, train)
     except UserError as error:
         merged.refused.append((path, str(error)))
         return
-    fingerprint = spec["dataset"]["fingerprint"]
-    if origin["ids"] == "hashed":
-        names = known.ids.get(fingerprint, {})
-        metrics = rename_ids(metrics, lambda ident: names.get(ident, ident))
-    cell = Cell(results / "cells" / path)
-    present = cell.result(spec["eval_key"]) if (cell.folder / "spec.json").is_file() else None
-    if present is not None:
-        ours = read_metrics(cell.eval_folder(spec["eval_key"]))
-        differs = difference(ours, metrics, fingerprint)
-        merged.conflicts.append((path, differs)) if differs else merged.same.append(path)
-        return
-    if cell.folder.exists() and cell.state() is State.RUNNING:
-        merged.refused.append((path, "it is being run here; merge again when it is done"))
-        return
-    digest = hashlib.sha256(metrics).hexdigest()
-    _place(results, path, spec, files, {**result, "metrics_sha256": digest, "origin": origin}, metrics)
+    if foreign:
+        origin = {**origin, "train": train}
+    result |= {"metrics_sha256": hashlib.sha256(metrics).hexdigest(), "origin": origin}
+    _place(results, path, spec, files, result, metrics)
     known.note(cell, spec, True)
     merged.added.append(path)
+    if here is not None and here["eval_key"] != spec["eval_key"]:
+        merged.notes.append((path, _beside(here, spec)))
+
+
+def _trained_otherwise(cell: Cell, here: Mapping[str, Any], spec: Mapping[str, Any], train: dict[str, Any]) -> bool:
+    """Whether the folder holds a training of this cell that is not the one of the bundle.
+
+    Raises:
+        UserError: the cell may not be touched, or its own scores of this very evaluation are still to be made.
+    """
+    state = cell.state()
+    if state is State.RUNNING:
+        raise UserError("it is being run here; merge again when it is done")
+    ours = cell.training()
+    if without(ours, PRIVATE) == train:
+        return False
+    if not (ours or cell.weights.is_file() or any(cell.folder.glob("predictions/*"))):
+        return False
+    if here["eval_key"] == spec["eval_key"]:
+        raise UserError("it was trained here and has no scores yet; score it with `multirater run` and merge again")
+    return True
+
+
+def _beside(here: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
+    """What to know of an evaluation that is not the one tables show."""
+    ours, theirs = here["eval"], spec["eval"]
+    names = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
+    stays = "added beside the evaluation that was asked for here last, which tables go on to show"
+    if not names:
+        return f"scored by other versions of the metrics; {stays}"
+    here, there = (" ".join(f"eval.{name}={json.dumps(one.get(name))}" for name in names) for one in (ours, theirs))
+    return f"scored with {there}; {stays} ({here}); `multirater run` or evaluate with --set {there} shows this one"
 
 
 def _spec(path: str, files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -170,37 +211,83 @@ def _spec(path: str, files: Mapping[str, bytes]) -> dict[str, Any]:
     validate(spec, "cell", "spec.json")
     if spec["protocol"] != PROTOCOL:
         raise UserError(f"its protocol is {spec['protocol']}, that of this version {PROTOCOL}: not comparable")
-    if train_key(spec) != spec["train_key"]:
+    if train_key(spec) != spec["train_key"]:  # the evaluation's: see `_result`, which knows the metrics
         raise UserError("its train key does not follow from its specification: it was edited")
     if path != Cell.at(Path(), spec).path:
         raise UserError("it lies where another cell belongs")
     return spec
 
 
-def _result(path: str, spec: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], bytes]:
+def _result(
+    path: str, spec: dict[str, Any], files: Mapping[str, bytes]
+) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """The records of evaluation and training (empty: none), and the case values."""
     place = f"eval/{spec['eval_key'][:8]}"
     result = checked(_parsed(files, f"{place}/result.json"), "result", Path(path) / place / "result.json")
     validate(result, "result", "result.json")
     metrics = files.get(f"{place}/metrics.csv", b"")
     if result["eval_key"] != spec["eval_key"] or result["train_key"] != spec["train_key"]:
         raise UserError("its result belongs to another specification")
+    versions = result.get("metrics") or metric_versions()  # records before this field: the present ones, or refused
+    if eval_key(spec, versions) != spec["eval_key"]:
+        raise UserError(
+            "its evaluation key does not follow from its specification and metrics: it was edited, or scored by "
+            "metrics of another version that it does not name (evaluate it again there)"
+        )
     if hashlib.sha256(metrics).hexdigest() != result["metrics_sha256"]:
         raise UserError("its metrics.csv is not the one that its record describes")
+    check_values(metrics)
+    train: dict[str, Any] = {}
     if "train.json" in files:
         train = checked(_parsed(files, "train.json"), "train", Path(path) / "train.json")
         validate(train, "train", "train.json")
         if train["train_key"] != spec["train_key"]:
             raise UserError("its training record belongs to another specification")
-    return result, metrics
+    return result, train, metrics
+
+
+def check_values(metrics: bytes) -> None:
+    """Refuse case values that are not what an evaluation writes.
+
+    Raises:
+        UserError: the first line that is wrong, and how.
+    """
+    try:
+        rows = csv.reader(io.StringIO(metrics.decode("utf-8")), strict=True)
+        head = next(rows, [])
+        if sorted(head) != sorted(METRIC_COLUMNS):
+            raise UserError(
+                f"its metrics.csv has the columns {ascii(','.join(head))[:120]}, not {','.join(METRIC_COLUMNS)}"
+            )
+        value, count, reason = (head.index(name) for name in ("value", "n_samples", "reason"))
+        seen = set()
+        for row in rows:
+            if len(row) != len(head):
+                raise UserError(f"line {rows.line_num} of its metrics.csv has {len(row)} fields, not {len(head)}")
+            for text in (row[value], row[count]):
+                if text and not (_NUMBER.fullmatch(text) and math.isfinite(float(text))):
+                    raise UserError(f"line {rows.line_num} of its metrics.csv has {ascii(text)[:60]} for a number")
+            name = tuple(text for i, text in enumerate(row) if i not in (value, reason))
+            if name in seen:
+                raise UserError(f"line {rows.line_num} of its metrics.csv gives a value that was given before")
+            seen.add(name)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"its metrics.csv is no CSV text in UTF-8 ({brief(error)})") from error
+    if not seen:
+        raise UserError("its metrics.csv holds no values")
 
 
 def _parsed(files: Mapping[str, bytes], name: str) -> Any:
     if name not in files:
         raise UserError(f"it has no {name}")
     try:
-        return json.loads(files[name])
-    except ValueError as error:
-        raise UserError(f"its {name} is not valid JSON ({error})") from error
+        return json.loads(files[name], parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"its {name} is not valid JSON ({brief(error)})") from error
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON number")
 
 
 def _check_data(spec: Mapping[str, Any], known: Known) -> None:
@@ -246,7 +333,7 @@ def _place(
     result: dict[str, Any],
     metrics: bytes,
 ) -> None:
-    """Write the files of a cell, ``result.json`` last."""
+    """Write the files of a cell, ``result.json`` last; of a training that is another than the one here, none."""
     folder = results / "cells" / path
     place = f"eval/{spec['eval_key'][:8]}"
     fresh = not folder.exists()
@@ -255,7 +342,9 @@ def _place(
         if fresh or not (folder / "spec.json").is_file():
             write_json(target / "spec.json", spec)
         for name, data in files.items():
-            if name not in ("spec.json", f"{place}/metrics.csv", f"{place}/result.json"):
+            if name.startswith("eval/") or name == "spec.json" or "train" in result["origin"]:
+                continue
+            if not (target / name).is_file():
                 write_bytes(target / name, data)
         write_bytes(target / place / "metrics.csv", metrics)
         write_json(target / place / "result.json", result)

@@ -63,14 +63,14 @@ def choose(cells: Iterable[tuple[Cell, str]], overwrite: Overwrite, code: str) -
                 choice.afresh.append(cell)
             else:
                 choice.done += 1
-        elif overwrite is Overwrite.NEVER and cell.attempts():
+        elif overwrite is Overwrite.NEVER and (cell.attempts() or state == State.DAMAGED):
             choice.left.append(cell)
         elif overwrite is Overwrite.MISSING and state == State.FAILED and repeats(cell, code):
             last = cell.last_attempt() or {}
             choice.failed.append((cell, f"{last.get('outcome')}: {last.get('message')}"))
         else:
             choice.start.append(cell)
-            if overwrite is Overwrite.ALL:
+            if overwrite is Overwrite.ALL or state == State.DAMAGED:
                 choice.afresh.append(cell)
     return choice
 

@@ -86,6 +86,7 @@ class ResultRecord(_Record):
 
     train_key: str
     eval_key: str
+    metrics: dict[str, int] | None = Field(None, description="versions of the metrics, part of the evaluation key")
     metrics_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     n_cases: int = Field(ge=1)
     n_patients: int = Field(ge=1)

@@ -22,7 +22,7 @@ from .planning import Plan
 from .planning import plan as plan
 from .policy import Ledger, Overwrite
 from .progress import read_heartbeat
-from .states import Found
+from .states import Found, damage
 
 STALL = 3600.0  # seconds without a sign of life after which a cell counts as hung
 LOOK = 2.0  # seconds between two looks at cells that somebody else runs
@@ -174,6 +174,8 @@ def execute(planned: Plan, monitor: Monitor, engine: Executor, settings: Setting
     if settings.device == "cuda" and settings.executor == "local":
         pick_device("cuda")
     for cell in choice.afresh:
+        if damage(cell):
+            monitor.say(f"{cell.path}: train.json is damaged; trained again, what was there goes to superseded/")
         policy.set_aside(cell)
     resources = settings.resources(engine, planned.results, choice.start, planned.found or ())
     if not wait or not engine.waits:

@@ -18,7 +18,7 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.files import write_text
 from .attempts import Outcome, attempt_folders, read_attempt
-from .cell import Cell, State, open_results
+from .cell import Cell, NewerRecord, State, open_results
 from .claims import owner_alive, read_claim
 
 # How an attempt ended after which only a change or a request makes another one worth while; see `policy`.
@@ -30,7 +30,7 @@ FAILURES = (
     Outcome.HUNG,
     Outcome.DISK_FULL,
 )
-_FORM = 2  # of the memory
+_FORM = 3  # of the memory
 Signature = list[int]
 
 
@@ -40,9 +40,10 @@ class Found:
 
     Attributes:
         path: ``method/dataset/name`` below ``cells/``.
-        state: a `State`, or ``damaged`` where the specification cannot be read.
+        state: a `State`; ``damaged`` also where the specification cannot be read.
         facts: method, dataset, preset, fold, seed, eval_key of the specification.
         spec_signature: size and time of ``spec.json``.
+        why: what is damaged.
     """
 
     path: str
@@ -68,8 +69,10 @@ def state_of(folder: Path, eval_key: str, valid: bool | None = None) -> State:
     claim = read_claim(folder / "claim.json")
     if claim is not None and owner_alive(claim):
         return State.RUNNING
+    if damage(cell):
+        return State.DAMAGED
     if valid is None:
-        valid = _valid(cell, eval_key)
+        valid = cell.result(eval_key) is not None
     if valid:
         return State.DONE
     if claim is not None:
@@ -86,13 +89,15 @@ def state_of(folder: Path, eval_key: str, valid: bool | None = None) -> State:
     return State.LOST if outcome == Outcome.LOST else State.PENDING
 
 
-def _valid(cell: Cell, key: str) -> bool:
+def damage(cell: Cell) -> str:
+    """What is wrong with the training record, in one sentence; empty if nothing is, or if there is none."""
     try:
-        return cell.result(key) is not None
+        cell.training()
+    except NewerRecord:
+        raise
     except UserError as error:
-        if "newer multirater" in str(error):
-            raise
-        return False  # cut off by a full disk: it is made again
+        return str(error)
+    return ""
 
 
 def scan(results: Path) -> list[Found]:
@@ -164,24 +169,26 @@ def _look(root: str, path: str, memory: dict[str, list[Any]], known: dict[str, l
             "seed": spec["seed"],
             "eval_key": spec["eval_key"],
         }
+    except NewerRecord:
+        raise
     except (UserError, KeyError, TypeError) as error:
-        if "newer multirater" in str(error):
-            raise
         method, dataset, name = path.split("/")
         facts = {"method": method, "dataset": dataset, "preset": "", "fold": -1, "seed": -1, "eval_key": ""}
         return Found(path, "damaged", facts, spec_signature, f"spec.json of {name} cannot be read: {error}")
     before = _evaluation(folder, facts["eval_key"])
-    valid = before is not None and _valid(cell, facts["eval_key"])
-    known[path] = [spec_signature, facts, before if valid else None]
-    return Found(path, str(state_of(Path(folder), facts["eval_key"], valid)), facts, spec_signature)
+    valid = before is not None and cell.result(facts["eval_key"]) is not None
+    fault = damage(cell)
+    known[path] = [spec_signature, facts, before if valid and not fault else None]
+    return Found(path, str(state_of(Path(folder), facts["eval_key"], valid)), facts, spec_signature, fault)
 
 
 def _evaluation(folder: str, key: str) -> Signature | None:
-    """Size and time of the files of an evaluation; None if one is missing."""
+    """Size and time of the files of an evaluation and of the training record; None if one of the first is missing."""
     base = f"{folder}/eval/{key[:8]}"
     record = file_signature(f"{base}/result.json")
     values = file_signature(f"{base}/metrics.csv") or file_signature(f"{base}/metrics.csv.xz")
-    return None if record is None or values is None else record + values
+    train = file_signature(f"{folder}/train.json") or []
+    return None if record is None or values is None else record + values + train
 
 
 def file_signature(path: str) -> Signature | None:

@@ -22,6 +22,7 @@ from . import claims, provenance
 from .attempts import BUSY, EXIT, Outcome, logged, new_attempt, outcome_of, progress_of, stalled, write_attempt
 from .cell import HUMAN, Cell, schema
 from .devices import pick_device
+from .metric_lists import metric_versions
 from .phases import Phases
 from .progress import Heartbeat
 from .stopping import StopFlag, Stopped, die_with_parent
@@ -99,6 +100,7 @@ def run_cell(
 def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat, stop: StopFlag) -> None:
     heartbeat("start", 0, 1, force=True)
     spec = cell.spec
+    cell.training()  # a damaged one is refused: whoever starts cells sets it aside first
     if cell.result(spec["eval_key"]) is not None:  # somebody finished it between the plan and now
         return
     provenance.code()  # kept for the records: of the code that is about to run
@@ -203,6 +205,7 @@ def evaluate(
             "schema": schema("result"),
             "eval_key": spec["eval_key"],
             "train_key": spec["train_key"],
+            "metrics": metric_versions(),
             "metrics_sha256": file_digest(folder / "metrics.csv"),
             **found,
             "seconds": seconds,

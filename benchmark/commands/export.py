@@ -21,8 +21,13 @@ def command(file: Path, results: Path, method: str | None, with_ids: bool, with_
     No images, no weights, no paths, hosts or user names; ids are hashed with the fingerprint of the data.
     """
     from ..bundles import export
+    from ..cell import State
+    from ..states import scan
 
     methods = None if method is None else names(method)
     shared = export(results, file, methods, with_ids, with_images)
+    for one in scan(results):
+        if one.state == State.DAMAGED and (methods is None or one.facts["method"] in methods):
+            click.echo(f"left out {one.path}: {one.why}", err=True)
     click.echo(f"{len(shared)} cells in {file} ({file.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -24,6 +24,8 @@ def command(files: tuple[Path, ...], results: Path, as_json: bool) -> int:
         click.echo(json.dumps(asdict(merged), indent=1))
     else:
         click.echo(f"{len(merged.added)} cells added, {len(merged.same)} were there with the same numbers")
+        for path, words in merged.notes:
+            click.echo(f"note {path}: {words}", err=True)
         for path, words in merged.conflicts:
             click.echo(f"conflict {path}: {words}; what was here stays", err=True)
         for path, words in merged.refused:

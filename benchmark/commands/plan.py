@@ -71,31 +71,27 @@ def command(
 
 
 def _print(rows: list[dict[str, object]], total: dict[str, object], jobs: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from ..layout import duration
+    from ..listing import listing_console, print_rows
 
-    console = Console()
-    table = Table(box=None, pad_edge=False)
+    console = listing_console()
     heads = ("method", "dataset", "preset", "fold", "seed", "state", "cell", "time", "memory")
-    for column in heads:
-        table.add_column(column, overflow="fold", justify="right" if column in ("time", "memory") else "left")
+    lines = []
     for row in rows:
         seconds, memory = row["seconds"], row["memory_mb"]
         time = duration(seconds) if isinstance(seconds, float) else "unknown"
         used = f"{memory:.0f} MB" if isinstance(memory, float) and memory else ""
-        table.add_row(*(str(row[c]) for c in heads[:7]), time, used)
-    console.print(table)
+        lines.append([*(row[c] for c in heads[:7]), time, used])
+    print_rows(console, heads, lines, right=("time", "memory"))
     states = total["states"]
     assert isinstance(states, dict)
     words = ", ".join(f"{n} {state}" for state, n in states.items())
-    console.print(f"\n{total['cells']} cells: {words}", highlight=False)
+    console.print(f"\n{total['cells']} cells: {words}")
     line = f"estimated {total['hours']:.2f} h of work, {total['wall_hours']:.2f} h with --jobs {jobs}"
     if total["without_estimate"]:
         line += f"; {total['without_estimate']} cells have no finished one of their kind to judge by"
-    console.print(line, highlight=False)
+    console.print(line)
     skipped = total["skipped"]
     assert isinstance(skipped, list)
     for pair in skipped:
-        console.print(f"skipped {pair['method']}: {pair['reason']}", highlight=False)
+        console.print(f"skipped {pair['method']}: {pair['reason']}")

@@ -13,7 +13,7 @@ from .options import engine_options, json_option, list_option, names, results_op
 @click.command("retry")
 @results_option
 @list_option("--method", "-m", help="Comma list: only these methods.")
-@click.option("--failed", is_flag=True, help="Only cells that failed; default: also lost and unfinished ones.")
+@click.option("--failed", is_flag=True, help="Only cells that failed; default: also lost, damaged and unfinished ones.")
 @engine_options
 @click.option("--figures/--no-figures", default=True, show_default=True, help="Draw the figures at the end.")
 @json_option()
@@ -36,10 +36,11 @@ def command(results: Path, method: str | None, failed: bool, figures: bool, as_j
         if wanted is not None and one.facts["method"] not in wanted:
             continue
         cell = Cell(results / "cells" / one.path)
-        tried = one.state == State.FAILED or (
-            not failed and one.state in (State.LOST, State.TRAINED, State.PENDING) and cell.attempts()
-        )
-        if tried:
+        if one.state == State.DAMAGED and not one.facts["eval_key"]:
+            click.echo(f"left out {one.path}: {one.why}", err=True)
+            continue
+        unfinished = one.state in (State.LOST, State.TRAINED, State.PENDING) and cell.attempts()
+        if one.state == State.FAILED or (not failed and (one.state == State.DAMAGED or unfinished)):
             chosen.append(cell)
     if not chosen:
         raise UserError(f"nothing to retry in {results}: no cell {'failed' if failed else 'is unfinished'}")

@@ -36,10 +36,9 @@ def command(results: Path, why: bool, every: bool, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return 0
-    from rich.console import Console
-    from rich.table import Table
+    from ..listing import listing_console, print_rows
 
-    console = Console()
+    console = listing_console()
     if not rows:
         console.print("no cells")
         return 0
@@ -47,25 +46,19 @@ def command(results: Path, why: bool, every: bool, as_json: bool) -> int:
     for row in rows:
         counts.setdefault((row["method"], row["dataset"], row["preset"]), Counter())[row["state"]] += 1
     states = [s for s in _ORDER if any(c[s] for c in counts.values())]
-    table = Table(box=None, pad_edge=False)
-    for column in ("method", "dataset", "preset"):
-        table.add_column(column, overflow="fold")
-    for state in states:
-        table.add_column(state, justify="right")
-    for kind, count in counts.items():
-        table.add_row(*kind, *(str(count[s] or "") for s in states))
-    console.print(table)
+    lines = [(*kind, *(count[s] or "" for s in states)) for kind, count in counts.items()]
+    print_rows(console, ("method", "dataset", "preset", *states), lines, right=states)
     listed = rows if every else [row for row in rows if row["state"] != "done"]
     if not listed:
         return 0
     shown = listed if every or why else listed[:_SHOWN]
     console.print()
-    table = Table(box=None, pad_edge=False)
-    for column in shown[0]:
-        table.add_column(column, overflow="fold", no_wrap=column in ("fold", "seed", "state"))
-    for row in shown:
-        table.add_row(*(str(v) for v in row.values()))
-    console.print(table)
+    # A terminal is too narrow for a sentence beside the other columns.
+    below = [row.pop("why") for row in shown] if why and console.is_terminal else []
+    print_rows(console, list(shown[0]), [list(row.values()) for row in shown])
+    for row, reason in zip(shown, below, strict=False):
+        if reason:
+            console.print(f"\n{row['method']}/{row['dataset']}/{row['cell']}: {reason}")
     if len(shown) < len(listed):
         console.print(f"and {len(listed) - len(shown)} more: --cells lists all, --why says why")
     return 0
