@@ -32,6 +32,11 @@ def hashed(fingerprint: str, ident: str) -> str:
     return "h" + hashlib.sha256(f"{fingerprint}/{ident}".encode()).hexdigest()[:16]
 
 
+def under_pseudonyms(metrics: bytes, fingerprint: str) -> bytes:
+    """``metrics.csv`` with all ids as `hashed` gives them, whether or not some are already."""
+    return rename_ids(metrics, lambda ident: ident if PSEUDONYM.fullmatch(ident) else hashed(fingerprint, ident))
+
+
 def rename_ids(metrics: bytes, rename: Callable[[str], str]) -> bytes:
     """``metrics.csv`` with other ids; rows keep their order."""
     rows = list(csv.reader(io.StringIO(metrics.decode("utf-8"))))

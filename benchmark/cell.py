@@ -98,6 +98,8 @@ def open_results(folder: Path, create: bool = False) -> Path:
         raise UserError(
             f"no results in {folder}: it has no index.json; run `multirater run` first or give --results DIR"
         )
+    if folder.is_symlink() and not folder.exists():
+        raise UserError(f"{folder} is a link to a folder that does not exist; mend the link or give another --results")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, not a folder; give a folder with --results")
     from .. import __version__

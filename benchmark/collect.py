@@ -168,7 +168,16 @@ def find_cells(results: Path, only: Iterable[Path] | None = None) -> list[Stored
 
 
 def _stored(cell: Cell) -> StoredCell:
-    spec = cell.spec
+    try:
+        spec = cell.spec
+    except NewerRecord:
+        raise
+    except UserError as error:  # what it asked for is unknown but for its name: a table of its own says so
+        method, dataset, name = cell.folder.parts[-3:]
+        data = {"name": dataset, "options": {}, "notice": "the specification of these cells cannot be read"}
+        fold, seed = (int(part[1:]) if part[1:].isdigit() else 0 for part in f"{name}--".split("-")[:2])
+        spec = {"method": {"name": method, "options": {}}, "dataset": data, "fold": fold, "seed": seed}
+        return StoredCell(cell.folder, spec, str(State.DAMAGED), str(error))
     try:
         train = cell.training()
     except NewerRecord:

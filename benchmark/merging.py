@@ -29,7 +29,7 @@ from typing import Any
 from ..core.errors import UserError, brief
 from ..core.files import write_bytes, write_json
 from ..core.hashing import canonical_json, file_digest
-from .bundles import PRIVATE, PSEUDONYM, hashed, rename_ids, without
+from .bundles import PRIVATE, PSEUDONYM, hashed, rename_ids, under_pseudonyms, without
 from .cell import PATHS, PROTOCOL, Cell, State, case_values, checked, eval_key, open_results, read_metrics, train_key
 from .collect import METRIC_COLUMNS
 from .metric_lists import metric_versions
@@ -306,14 +306,7 @@ def _check_data(spec: Mapping[str, Any], known: Known) -> None:
 
 def difference(ours: bytes, theirs: bytes, fingerprint: str) -> str:
     """What differs between the case values of the same key, in words; empty if nothing does."""
-
-    def pseudonym(case: str) -> str:
-        return case if PSEUDONYM.fullmatch(case) else hashed(fingerprint, case)
-
-    one, two = (
-        {(pseudonym(case), *others): value for (case, *others), value in case_values(text).items()}
-        for text in (ours, theirs)
-    )
+    one, two = (case_values(under_pseudonyms(text, fingerprint)) for text in (ours, theirs))
     if one.keys() != two.keys():
         return f"{len(one.keys() ^ two.keys())} of {len(one.keys() | two.keys())} values are on one side only"
     apart = [(key, float(one[key] or "nan"), float(two[key] or "nan")) for key in one if one[key] != two[key]]

@@ -274,8 +274,13 @@ def read_predictions(path: Path) -> StoredPredictions:
     """Predictions as they were stored.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file cannot be read, or is damaged.
     """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise UserError(f"{path} cannot be read: {why}; restore it or make it readable") from error
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata()

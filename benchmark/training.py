@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import UserError
 from ..core.files import read_json, replacing, write_json, write_text
 from .cell import Cell, schema
 from .phases import Phases
@@ -31,11 +32,24 @@ def build_method(spec: dict[str, Any], dataset: Any, device: Any) -> Any:
 
 
 def load_method(cell: Cell, spec: dict[str, Any], dataset: Any, device: Any) -> Any:
+    method = build_method(spec, dataset, device)
+    method.load_state_dict(load_weights(cell.weights, device))
+    return method.eval()
+
+
+def load_weights(path: Path, device: Any) -> dict[str, Any]:
+    """The tensors of a file of `save_weights`.
+
+    Raises:
+        UserError: the file cannot be read, or is damaged.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    method = build_method(spec, dataset, device)
-    method.load_state_dict(load_file(cell.weights, device=str(device)))
-    return method.eval()
+    try:
+        return load_file(path, device=str(device))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it, or delete it and train again") from error
 
 
 def save_weights(path: Path, method: Any) -> None:
@@ -62,7 +76,6 @@ def train_cell(
         Stopped: a stop was asked for; the running stage goes on from its last step next time.
     """
     import pandas as pd
-    from safetensors.torch import load_file
 
     from . import numerics, provenance
     from .resume import StateKeeper
@@ -78,7 +91,7 @@ def train_cell(
         weights = cell.folder / "state" / f"{position}-{budget['name']}.safetensors"
         finished = weights.with_suffix(".json")
         if finished.is_file():
-            method.load_state_dict(load_file(weights, device=str(device)))
+            method.load_state_dict(load_weights(weights, device))
             saved = read_json(finished)
             records.append(StageRecord(**saved["record"]))
             trainer.history.rows += [tuple(row) for row in saved["history"]]

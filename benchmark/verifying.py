@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.files import read_json
+from .bundles import under_pseudonyms
 from .cell import HUMAN, Cell, State, all_cells, case_values, open_results, read_metrics
 from .devices import pick_device
 
@@ -91,6 +92,8 @@ def verify(cell: Cell, device: str = "auto", threads: int = 0, tolerance: float 
         second = read_metrics(again.eval_folder(spec["eval_key"]))
         now = read_json(again.train_record) if again.train_record.is_file() else {}
     reasons = [] if spec["method"]["name"] == HUMAN else _reasons(train, now)
+    # A merged cell may name its cases by pseudonyms alone.
+    first, second = (under_pseudonyms(metrics, spec["dataset"]["fingerprint"]) for metrics in (first, second))
     return compare(first, second, reasons, tolerance)
 
 

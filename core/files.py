@@ -19,7 +19,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The temporary name is unique per writer: a name left behind by a killed process never blocks another.
 
-    A symbolic link is followed: the file it names is replaced, not the link.
+    A symbolic link is followed: the file it names is replaced, not the link. Who may read the file is what the umask
+    says, whatever the writer does.
 
     Raises:
         UserError: the folder cannot be written, or `path` is something else than a regular file (a device, a pipe).
@@ -31,7 +32,11 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        if temporary.stat().st_mode != mode:  # a writer that makes files of its own, for nobody else to read
+            temporary.chmod(mode)
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, path)

@@ -9,13 +9,17 @@ import pytest
 from bundle_support import make
 from click.testing import CliRunner
 from multirater.benchmark.bundles import export
-from multirater.benchmark.cell import Cell, State
+from multirater.benchmark.cell import Cell, State, open_results
 from multirater.benchmark.collect import collect, find_cells
 from multirater.benchmark.commands import export as export_command
 from multirater.benchmark.commands import retry, status
 from multirater.benchmark.executors import EXECUTORS, Executor
+from multirater.benchmark.leaderboard import write_leaderboard
 from multirater.benchmark.policy import Overwrite, choose
+from multirater.benchmark.predictions import read_predictions
 from multirater.benchmark.states import scan
+from multirater.benchmark.training import load_weights
+from multirater.benchmark.webreport import write_report
 from multirater.core.errors import UserError
 
 DAMAGES = ["", "{", "[]", '{"schema": {"name": "train", "version": 2}, "seconds": {"train": "long"}}', b"\xff\xfe"]
@@ -114,6 +118,34 @@ def test_a_record_of_a_newer_version_is_not_called_damaged(tmp_path):
     for use in (cell.state, lambda: scan(tmp_path), lambda: find_cells(tmp_path)):
         with pytest.raises(UserError, match=r"newer multirater .*upgrade"):
             use()
+
+
+def test_a_damaged_specification_is_a_table_of_its_own_and_no_end_of_the_others(tmp_path):
+    whole, damaged = make(tmp_path, method="whole"), make(tmp_path, method="damaged", seed=3)
+    (damaged.folder / "spec.json").write_text("{")
+    assert {one.path: one.state for one in scan(tmp_path)} == {whole.path: "done", damaged.path: "damaged"}
+    write_leaderboard(tmp_path, ["html", "tex"])
+    text = (tmp_path / "derived" / "leaderboard.md").read_text()
+    assert text.count("\n## ") == 2
+    assert "spec.json is not valid JSON" in text
+    assert f"{damaged.path} (damaged" in text
+    values, missing = collect(tmp_path)
+    assert set(values["cell"]) == {whole.path}
+    assert missing[["method", "fold", "seed"]].values.tolist() == [["damaged", 0, 3]]
+    write_report(tmp_path)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    for content in (None, b"cut"):
+        path.write_bytes(content) if content else None
+        with pytest.raises(UserError, match=r"weights\.safetensors cannot be read \(.*restore it, or delete it"):
+            load_weights(path, "cpu")
+    with pytest.raises(UserError, match="absent cannot be read: no such file"):
+        read_predictions(tmp_path / "absent")
+    (tmp_path / "link").symlink_to(tmp_path / "absent")
+    with pytest.raises(UserError, match="link to a folder that does not exist"):
+        open_results(tmp_path / "link", create=True)
 
 
 def test_a_damaged_result_is_a_row_without_scores_and_no_end_of_the_tables(tmp_path):

@@ -114,3 +114,18 @@ def test_links_are_followed_and_devices_left_alone(tmp_path):
     with pytest.raises(UserError, match="device or a pipe"):
         write_text(pipe, "new")
     assert pipe.is_fifo()
+
+
+def test_who_may_read_a_file_follows_the_umask_whatever_wrote_it(tmp_path):
+    """The writer of safetensors makes a file of its own that nobody else may read."""
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "a") as temporary:
+            private = tmp_path / "private"
+            private.write_text("x")
+            private.chmod(0o600)
+            os.replace(private, temporary)
+        write_text(tmp_path / "b", "x")
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in "ab"] == [0o640, 0o640]
