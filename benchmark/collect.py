@@ -170,14 +170,16 @@ def find_cells(results: Path, only: Iterable[Path] | None = None) -> list[Stored
 def _stored(cell: Cell) -> StoredCell:
     try:
         spec = cell.spec
+        _ = spec["eval_key"], spec["method"]["name"], spec["dataset"]["name"]
     except NewerRecord:
         raise
-    except UserError as error:  # what it asked for is unknown but for its name: a table of its own says so
+    except (UserError, KeyError, TypeError) as error:  # all that is known is its name: a table of its own says so
         method, dataset, name = cell.folder.parts[-3:]
         data = {"name": dataset, "options": {}, "notice": "the specification of these cells cannot be read"}
         fold, seed = (int(part[1:]) if part[1:].isdigit() else 0 for part in f"{name}--".split("-")[:2])
         spec = {"method": {"name": method, "options": {}}, "dataset": data, "fold": fold, "seed": seed}
-        return StoredCell(cell.folder, spec, str(State.DAMAGED), str(error))
+        reason = str(error) if isinstance(error, UserError) else f"spec.json of {cell.path} lacks {error}"
+        return StoredCell(cell.folder, spec, str(State.DAMAGED), reason)
     try:
         train = cell.training()
     except NewerRecord:
@@ -194,8 +196,8 @@ def _stored(cell: Cell) -> StoredCell:
         except NewerRecord:
             raise
         except UserError:
-            why = f"{cell.path}: result.json cannot be read; run evaluate again"
-            return StoredCell(cell.folder, spec, str(State.DAMAGED), why, train)
+            reason = f"{cell.path}: result.json cannot be read; run evaluate again"
+            return StoredCell(cell.folder, spec, str(State.DAMAGED), reason, train)
         if record.get("eval_key") == spec["eval_key"]:
             return StoredCell(cell.folder, spec, str(State.DONE), "", training_of(train, record), record)
         return StoredCell(cell.folder, spec, str(State.DAMAGED), "result.json belongs to another evaluation", train)

@@ -201,8 +201,8 @@ def _beside(here: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
     stays = "added beside the evaluation that was asked for here last, which tables go on to show"
     if not names:
         return f"scored by other versions of the metrics; {stays}"
-    here, there = (" ".join(f"eval.{name}={json.dumps(one.get(name))}" for name in names) for one in (ours, theirs))
-    return f"scored with {there}; {stays} ({here}); `multirater run` or evaluate with --set {there} shows this one"
+    shown, added = (" ".join(f"eval.{name}={json.dumps(one.get(name))}" for name in names) for one in (ours, theirs))
+    return f"scored with {added}; {stays} ({shown}); `multirater run` or evaluate with --set {added} shows this one"
 
 
 def _spec(path: str, files: Mapping[str, bytes]) -> dict[str, Any]:

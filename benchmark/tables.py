@@ -87,7 +87,8 @@ def print_sheet(sheet: Sheet, console: Console) -> None:
         console.print(_escape(note), style="dim", highlight=False)
     for row in sheet.group.rows:
         for cell in row.missing:
-            console.print(_escape(f"{cell.name}: {cell.state}. {cell.why}"), style="red", highlight=False)
+            said = _escape(f"{cell.name}: {cell.state}. {cell.why}")
+            console.print(said, style="red", highlight=False, soft_wrap=not console.is_terminal)  # a line each in a log
 
 
 _LEAD = 3  # method, output, S: repeated in every part of a table that is too wide

@@ -129,8 +129,10 @@ def test_a_damaged_specification_is_a_table_of_its_own_and_no_end_of_the_others(
     assert text.count("\n## ") == 2
     assert "spec.json is not valid JSON" in text
     assert f"{damaged.path} (damaged" in text
+    (damaged.folder / "spec.json").write_text('{"schema": {"name": "cell", "version": 1}}')
     values, missing = collect(tmp_path)
     assert set(values["cell"]) == {whole.path}
+    assert missing["why"].item() == f"spec.json of {damaged.path} lacks 'eval_key'"
     assert missing[["method", "fold", "seed"]].values.tolist() == [["damaged", 0, 3]]
     write_report(tmp_path)
 
