@@ -19,7 +19,8 @@ import io
 import json
 import lzma
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ PATHS = ("root", "config", "backbone_weights")  # options that name a place on t
 # Options of the loop that are younger than the first results: at these values they are left out of a key.
 NEUTRAL = {"precision": "fp32", "tf32": False, "compile": False, "processes": 1}
 VALUE_KEYS = ("case_id", "output", "rater", "label", "metric", "variant", "region")  # columns that name a case value
+# What of a specification may be another for the same training: how it is scored, and what it is called.
+ASKED = ("eval", "eval_key", "overrides", "preset")
 HUMAN = "human"  # the pseudo-method whose cell holds the human and oracle rows of a data set
 
 
@@ -159,9 +162,46 @@ def training_of(train: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]
     return (result.get("origin") or {}).get("train") or train
 
 
+def check_keys(spec: dict[str, Any], where: Path, metric_versions: dict[str, int] | None = None) -> None:
+    """Refuse a specification that is not the one its keys were made of: its numbers would stand under a wrong name.
+
+    Args:
+        spec: of a cell.
+        where: the folder of the cell.
+        metric_versions: present versions of the metrics; None: the evaluation is not looked at.
+
+    Raises:
+        UserError: which key does not follow, and what to do.
+    """
+    try:
+        follows = train_key(spec) == spec["train_key"]
+    except (KeyError, TypeError, AttributeError):  # a part is gone, or no table
+        follows = False
+    if not follows:
+        raise UserError(
+            f"{where / 'spec.json'} was changed after it was planned: its train_key does not follow from its options; "
+            f"give options with `multirater run --set`, which plans a cell of its own; `multirater run` with the "
+            f"options of this one restores the file"
+        )
+    if metric_versions is not None and eval_key(spec, metric_versions) != spec["eval_key"]:
+        raise UserError(
+            f"the eval_key of {where / 'spec.json'} does not follow from its eval options and the present metrics: it "
+            f"was changed by hand or planned by another version; `multirater run` with its options plans it again"
+        )
+
+
 @dataclass(frozen=True)
 class Cell:
+    """A cell, and the evaluation of it that is asked for.
+
+    Attributes:
+        folder: its folder.
+        asked: the part `ASKED` of its specification; None: that of ``spec.json``, which a command that asks for another
+            evaluation of the same training may change at any time.
+    """
+
     folder: Path
+    asked: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def at(cls, results: Path, spec: dict[str, Any]) -> Cell:
@@ -177,7 +217,11 @@ class Cell:
         path = cell.folder / "spec.json"
         if not path.is_file() or read_json(path) != spec:
             write_json(path, spec)
-        return cell
+        return cell.asking(spec)
+
+    def asking(self, spec: Mapping[str, Any]) -> Cell:
+        """The same cell with the evaluation of a specification asked for."""
+        return Cell(self.folder, {k: spec[k] for k in ASKED if k in spec})
 
     @property
     def path(self) -> str:
@@ -187,7 +231,12 @@ class Cell:
     @property
     def spec(self) -> dict[str, Any]:
         path = self.folder / "spec.json"
-        return checked(read_json(path), "cell", path)
+        return {**checked(read_json(path), "cell", path), **(self.asked or {})}
+
+    @property
+    def eval_key(self) -> str:
+        """Of the evaluation that is asked for."""
+        return str((self.asked or self.spec)["eval_key"])
 
     @property
     def train_record(self) -> Path:
@@ -250,7 +299,7 @@ class Cell:
         """What the files of the cell say (`states.state_of`)."""
         from .states import state_of
 
-        return state_of(self.folder, self.spec["eval_key"])
+        return state_of(self.folder, self.eval_key)
 
     # -- attempts and claims --------------------------------------------------------------------
 

@@ -152,18 +152,22 @@ class StoredCell:
         return frame[list(columns)]
 
 
-def find_cells(results: Path, only: Iterable[Path] | None = None) -> list[StoredCell]:
+def find_cells(results: Path, only: Iterable[str | Path | Cell] | None = None) -> list[StoredCell]:
     """Every cell of a results folder with its state, sorted by path; reads the small records, not the metrics.
 
     Args:
         results: a results folder.
-        only: cell folders to which the search is limited.
+        only: cell folders to which the search is limited, or cells with the evaluation that is looked for.
 
     Raises:
         UserError: not a results folder, or one that a newer version wrote.
     """
     open_results(Path(results))
-    cells = all_cells(Path(results)) if only is None else [Cell(Path(folder)) for folder in only]
+    cells = (
+        all_cells(Path(results))
+        if only is None
+        else [one if isinstance(one, Cell) else Cell(Path(one)) for one in only]
+    )
     return [_stored(cell) for cell in cells]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..core.errors import UserError, unknown
 from ..core.files import write_text
+from .cell import Cell
 from .collect import find_cells
 from .columns import base_metric
 from .directions import track
@@ -54,7 +55,7 @@ TITLE = "Leaderboard"
 LAYOUTS = {"tracks": "the suite's own tables, by track", "dpersona": "the two tables of the D-Persona paper"}
 
 
-def sheets_of(results: Path, only: Sequence[Path] | None = None) -> list[Sheet]:
+def sheets_of(results: Path, only: Sequence[str | Path | Cell] | None = None) -> list[Sheet]:
     """The scored tables of a results folder.
 
     Raises:

@@ -25,7 +25,7 @@ from .metric_lists import metric_versions
 from .monitor import Monitor
 from .states import Found, file_signature, scan
 
-_FORM = 1
+_FORM = 2
 
 
 @dataclass
@@ -46,8 +46,8 @@ class Plan:
         """Each cell with its state now."""
         if self.found is None and (self.results / "index.json").is_file():
             self.found = scan(self.results)
-        by_path = {one.path: one.state for one in self.found or ()}
-        return [(cell, by_path.get(cell.path, "pending")) for cell in self.cells]
+        known = {one.path: one for one in self.found or ()}
+        return [(cell, known[cell.path].state_for(cell) if cell.path in known else "pending") for cell in self.cells]
 
 
 def method_names(methods: Sequence[str]) -> list[str]:
@@ -82,6 +82,7 @@ def plan(
     DATASETS.entry(dataset)
     for name in names:
         METHODS.entry(name)
+    overrides = {section: absolute(options) for section, options in overrides.items()}
     request = [names, dataset, preset, folds, seeds, overrides, [_stamp(path) for path in _files(overrides)]]
     key = digest([_FORM, request, provenance.signature()])[:16]
     memory = results / "derived" / "plans" / f"{key}.json"
@@ -150,7 +151,7 @@ def _facts(data: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _remember(made: Plan, data_sets: list[dict[str, Any]], memory: Path) -> None:
-    cells = [[cell.path, file_signature(str(cell.folder / "spec.json"))] for cell in made.cells]
+    cells = [[cell.path, file_signature(str(cell.folder / "spec.json")), cell.asked] for cell in made.cells]
     record = {"cells": cells, "skipped": made.skipped, "data": data_sets}
     with contextlib.suppress(UserError, OSError, TypeError):  # planned again next time
         write_text(memory, json.dumps(record))
@@ -165,15 +166,23 @@ def _remembered(results: Path, memory: Path) -> Plan | None:
             data = open_dataset(facts["name"], **facts["options"])
             if not data.prepared() or _facts(data, facts) != facts:
                 return None
-        paths = [path for path, _ in record["cells"]]
         found = scan(results)
         signatures = {one.path: one.spec_signature for one in found}
-        if [[path, signatures.get(path)] for path in paths] != record["cells"]:
+        if any(signatures.get(path) != signature for path, signature, _ in record["cells"]):
             return None
+        cells = [Cell(results / "cells" / path).asking(asked) for path, _, asked in record["cells"]]
         skipped = [(str(name), str(reason)) for name, reason in record["skipped"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Plan(results, [Cell(results / "cells" / path) for path in paths], skipped, found)
+    return Plan(results, cells, skipped, found)
+
+
+def absolute(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options whose paths hold in any working directory: a cell may be run again from another one."""
+    return {
+        k: os.path.abspath(os.path.expanduser(v)) if k in PATHS and v and isinstance(v, str | Path) else v
+        for k, v in options.items()
+    }
 
 
 def _files(value: Any) -> Iterator[str]:
@@ -239,7 +248,7 @@ def _cells(
         keyed = {**spec, "seed": seed}
         keyed["train_key"] = train_key(keyed)
         keyed["eval_key"] = eval_key(keyed, versions)
-        yield Cell.plan(results, keyed) if write else Cell.at(results, keyed)
+        yield Cell.plan(results, keyed) if write else Cell.at(results, keyed).asking(keyed)
 
 
 def _classes(data: Any, description: Any) -> dict[str, Any]:

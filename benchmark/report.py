@@ -19,6 +19,7 @@ from ..core.hashing import digest
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .cell import Cell
     from .runner import Report
     from .states import Found
 
@@ -41,7 +42,7 @@ def finish(report: Report, figures: bool = True, as_json: bool = False) -> int:
         click.echo(f"skipped {name}: {reason}", err=True)
     for cell, message in report.failed:
         attempts = cell.attempts()
-        log = f"; log: {attempts[-1] / 'log.txt'}" if attempts else ""
+        log = f"; log: {attempts[-1] / 'log.txt'}" if attempts and report.logs else ""
         click.echo(f"failed {cell.folder}: {message}{log}", err=True)
     if report.failed and not report.ran:
         click.echo("multirater retry tries them again; so does run once the code has changed", err=True)
@@ -64,18 +65,26 @@ def _tables(report: Report, figures: bool, as_json: bool) -> None:
     found = report.found if report.found is not None and not report.ran else scan(report.results)
     asked = [cell.path for cell in report.cells]
     known = {one.path: one for one in found}
-    done = [path for path in asked if path in known and known[path].state == "done"]
-    if not any(not path.startswith("human/") for path in done):
+    done = [cell for cell in report.cells if cell.path in known and known[cell.path].state_for(cell) == "done"]
+    other = [cell for cell in done if cell.eval_key != known[cell.path].facts["eval_key"]]
+    if not any(not cell.path.startswith("human/") for cell in done):
         return
     console = _console()
     shown = [as_json, console.width, console.is_terminal, figures]
     derived = report.results / "derived"
     kept = kept_table(report.results, found, asked, shown)
     whole = (derived / "leaderboard.md").is_file() and (not figures or (derived / "figures").is_dir())
-    if not report.ran and whole and kept.is_file():
+    if not report.ran and whole and kept.is_file() and not other:
         click.echo(kept.read_text(encoding="utf-8"), nl=False)
     else:
-        _write_tables(report, done, console, figures, as_json, kept)
+        _write_tables(report, done, console, figures, as_json, None if other else kept)
+    if other:
+        click.echo(
+            f"another command asked for another evaluation (eval.*) of {len(other)} of these cells meanwhile: the "
+            f"table above shows the one of this command, leaderboard and figures the one that was asked for last; give "
+            f"this command again to see its own there too",
+            err=True,
+        )
     if not as_json:
         click.echo(f"leaderboard: {derived / 'leaderboard.md'} and .csv")
         if figures:
@@ -97,13 +106,14 @@ def _console() -> Console:
     return default_console()
 
 
-def _write_tables(report: Report, done: list[str], console: Console, figures: bool, as_json: bool, kept: Path) -> None:
+def _write_tables(
+    report: Report, done: list[Cell], console: Console, figures: bool, as_json: bool, kept: Path | None
+) -> None:
     from .leaderboard import sheets_of, write_leaderboard
     from .tables import print_results
 
-    folders: list[Any] = [report.results / "cells" / path for path in done]
     with console.capture() as printed:
-        print_results(report.results, cells=folders, console=console, as_json=as_json)
+        print_results(report.results, cells=done, console=console, as_json=as_json)
     click.echo(printed.get(), nl=False)
     sheets = sheets_of(report.results)
     write_leaderboard(report.results, sheets=sheets)
@@ -111,6 +121,8 @@ def _write_tables(report: Report, done: list[str], console: Console, figures: bo
         from .figures import draw_figures
 
         draw_figures(report.results, sheets=sheets)
+    if kept is None:
+        return
     with contextlib.suppress(UserError, OSError):
         write_text(kept, printed.get())
         for old in sorted(kept.parent.glob("*.txt"), key=lambda p: p.stat().st_mtime)[:-_KEPT]:

@@ -22,11 +22,16 @@ from .planning import Plan
 from .planning import plan as plan
 from .policy import Ledger, Overwrite
 from .progress import read_heartbeat
-from .states import Found, damage
+from .states import Found, damage, file_signature
 
 STALL = 3600.0  # seconds without a sign of life after which a cell counts as hung
 LOOK = 2.0  # seconds between two looks at cells that somebody else runs
-CANCEL = "cancel"  # file in a results folder: its time stops every coordinator that started before
+CANCEL = "cancel"  # file in a results folder: coordinators stop once it is another than when they began
+# Fields of `Settings` that some engines have no use for, as options.
+ENGINE_OPTIONS = {
+    "gpus": "--gpus", "per_gpu": "--per-gpu", "minutes": "--time", "memory_gb": "--memory", "options": "--slurm",
+    "form": "--script-form", "output": "--output",
+}  # fmt: skip
 
 
 @dataclass
@@ -42,6 +47,7 @@ class Report:
         stopped: why no new cells were started, if that was not the user's Ctrl-C.
         handed_over: the cells are in the hands of an engine that nobody waits for.
         found: all cells of the folder as they were before anything was started, where they were looked at.
+        logs: what failed is said in the log of its last attempt.
     """
 
     results: Path
@@ -54,6 +60,7 @@ class Report:
     stopped: str = ""
     handed_over: bool = False
     found: list[Found] | None = None
+    logs: bool = True
 
     @property
     def exit_code(self) -> int:
@@ -89,6 +96,24 @@ class Settings:
     retries: int = 0
     fail_fast: bool = False
     stall: float = STALL
+
+    def engine(self) -> Executor:
+        """The engine that is asked for.
+
+        Raises:
+            UserError: an option that it would ignore, or GPUs where there are none.
+        """
+        engine, usual = EXECUTORS.get(self.executor)(), Settings()
+        given = [name for name in ENGINE_OPTIONS if getattr(self, name) != getattr(usual, name)]
+        ignored = [ENGINE_OPTIONS[name] for name in given if engine.takes is not None and name not in engine.takes]
+        if ignored:
+            raise UserError(
+                f"the executor {self.executor!r} has no use for {', '.join(ignored)}; leave that out or choose another "
+                f"--executor (`multirater list executors`)"
+            )
+        if self.executor == "local" and self.gpus and self.device != "cpu" and pick_device("auto") == "cpu":
+            raise UserError("--gpus was given, but torch sees no CUDA device; leave it out or install a CUDA build")
+        return engine
 
     def resources(self, engine: Executor, results: Path, cells: Sequence[Cell], found: Sequence[Found]) -> Resources:
         """What each cell is given; times and threads that were not asked for are filled in.
@@ -150,7 +175,7 @@ def run(
     """
     monitor = Monitor(quiet=quiet)
     chosen = Settings(executor, jobs, threads, device, **settings)
-    engine = EXECUTORS.get(executor)()
+    engine = chosen.engine()
     if not wait and engine.waits and not engine.detaches:
         raise UserError(
             f"cells of the executor {executor!r} end with the process that started them; use `multirater run`, or "
@@ -215,6 +240,7 @@ class Coordinator:
         self.closed = False  # no cell is started any more
         self.ledger = Ledger(settings.retries, engine.preemptible)
         self.started = time.time()
+        self.cancel_file = file_signature(str(report.results / CANCEL))
 
     def run(self) -> None:
         self.monitor.start(self.total, self.total - len(self.pending) - len(self.report.failed))
@@ -292,6 +318,8 @@ class Coordinator:
 
     def _outcome(self, cell: Cell, before: int, ending: Ending | None) -> tuple[str, str]:
         outcome, message = policy.last_outcome(cell, before)
+        if outcome == Outcome.OK:  # an engine of somebody else's, whose worker was not told
+            return Outcome.ERROR, "its worker ended well but did not make the evaluation that was asked for"
         if outcome:
             return outcome, message
         if ending is None:
@@ -346,6 +374,8 @@ class Coordinator:
             elif state is State.FAILED:
                 attempt = cell.last_attempt() or {}
                 self._failed(cell, str(attempt.get("outcome")), str(attempt.get("message")))
+            elif state is State.LOST and not self.closed:  # counted, or two that cannot see each other go on for ever
+                self._failed(cell, Outcome.LOST, "the process that held it ended without a record (killed?)")
             else:
                 self._queue(cell)
 
@@ -367,10 +397,9 @@ class Coordinator:
         self.engine.cancel([handle], kill=True)
 
     def _cancelled(self) -> bool:
-        try:
-            return (self.report.results / CANCEL).stat().st_mtime > self.started
-        except OSError:
-            return False
+        # Not by its time: the clock of a file server may be another.
+        now = file_signature(str(self.report.results / CANCEL))
+        return now is not None and now != self.cancel_file
 
     def _stop(self, patience: float = 60) -> None:
         handles = [handle for handle, _ in self.running.values()]

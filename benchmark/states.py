@@ -56,6 +56,10 @@ class Found:
     def name(self) -> str:
         return self.path.rpartition("/")[2]
 
+    def state_for(self, cell: Cell) -> str:
+        """The state of this cell for the evaluation that `cell` asks for, which may be another than the one found."""
+        return self.state if cell.asked is None or cell.eval_key == self.facts["eval_key"] else str(cell.state())
+
 
 def state_of(folder: Path, eval_key: str, valid: bool | None = None) -> State:
     """The state of a cell.

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .cell import Cell
 from .columns import Column
 from .layout import (
     Entry,
@@ -34,7 +35,7 @@ _STYLES = {"human": "italic cyan", "method": "", "trivial": "dim"}
 
 def print_results(
     results: str | Path,
-    cells: Iterable[str | Path] | None = None,
+    cells: Iterable[str | Path | Cell] | None = None,
     console: Console | None = None,
     as_json: bool = False,
 ) -> list[dict[str, Any]]:
@@ -42,7 +43,7 @@ def print_results(
 
     Args:
         results: a results folder.
-        cells: cell folders to show; None: all.
+        cells: cell folders, or cells with the evaluation to show; None: all.
         console: where to print; None: standard output, 150 columns wide where that is a file or a pipe.
         as_json: print JSON instead of tables.
 
@@ -53,7 +54,7 @@ def print_results(
         UserError: not a results folder, or no cell in it.
     """
     console = console or default_console()
-    sheets = sheets_of(Path(results), None if cells is None else [Path(c) for c in cells])
+    sheets = sheets_of(Path(results), None if cells is None else list(cells))
     records = as_records(sheets)
     if as_json:
         console.print(json.dumps(records, indent=1), soft_wrap=True, highlight=False, markup=False)

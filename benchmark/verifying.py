@@ -11,8 +11,9 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.files import read_json
 from .bundles import under_pseudonyms
-from .cell import HUMAN, Cell, State, all_cells, case_values, open_results, read_metrics
+from .cell import HUMAN, Cell, State, all_cells, case_values, eval_key, open_results, read_metrics
 from .devices import pick_device
+from .metric_lists import metric_versions
 
 TOLERANCE = 1e-6  # of a mean: what another version of a library may change in a deterministic run
 
@@ -84,14 +85,16 @@ def verify(cell: Cell, device: str = "auto", threads: int = 0, tolerance: float 
     threads = threads or int(machine.get("threads") or 0)
     device = pick_device(device)
     with tempfile.TemporaryDirectory(prefix="multirater-verify-") as place:
-        again = Cell.plan(open_results(Path(place) / "results", create=True), spec)
+        planned = {**spec, "eval_key": eval_key(spec, metric_versions())}
+        again = Cell.plan(open_results(Path(place) / "results", create=True), planned)
         outcome = run_cell(again.folder, device, threads)
         if outcome != "ok":
             message = (again.last_attempt() or {}).get("message", "")
             raise UserError(f"the second run of {cell.folder} ended with {outcome}: {message}")
-        second = read_metrics(again.eval_folder(spec["eval_key"]))
+        second = read_metrics(again.eval_folder(again.eval_key))
         now = read_json(again.train_record) if again.train_record.is_file() else {}
-    reasons = [] if spec["method"]["name"] == HUMAN else _reasons(train, now)
+    reasons = [] if again.eval_key == spec["eval_key"] else ["metrics: some have another version now"]
+    reasons += [] if spec["method"]["name"] == HUMAN else _reasons(train, now)
     # A merged cell may name its cases by pseudonyms alone.
     first, second = (under_pseudonyms(metrics, spec["dataset"]["fingerprint"]) for metrics in (first, second))
     return compare(first, second, reasons, tolerance)

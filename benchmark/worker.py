@@ -1,15 +1,20 @@
 """Runs one cell in its own process: ``python -m multirater.benchmark.worker FOLDER``.
 
+It makes the evaluation that it is told, not the one that ``spec.json`` names by the time it starts: another command may
+have asked for another evaluation of the same training meanwhile.
+
 Idempotent, and ignorant of who started it: it trains what is not trained, predicts what is not predicted and scores
 what is not scored. A training that was cut off goes on from its last kept state with the same numbers.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
 import traceback
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +25,7 @@ from ..core.files import write_json, write_text
 from ..core.hashing import file_digest
 from . import claims, provenance
 from .attempts import BUSY, EXIT, Outcome, logged, new_attempt, outcome_of, progress_of, stalled, write_attempt
-from .cell import HUMAN, Cell, schema
+from .cell import HUMAN, Cell, check_keys, schema
 from .devices import pick_device
 from .metric_lists import metric_versions
 from .phases import Phases
@@ -30,7 +35,12 @@ from .training import clear_state, load_method, train_cell
 
 
 def run_cell(
-    folder: Path, device: str = "cpu", threads: int = 0, stop: StopFlag | None = None, log: bool = True
+    folder: Path,
+    device: str = "cpu",
+    threads: int = 0,
+    stop: StopFlag | None = None,
+    log: bool = True,
+    asked: Mapping[str, Any] | None = None,
 ) -> str:
     """Bring a cell to `done` and return the outcome of this attempt; ``busy`` if a living owner has the cell.
 
@@ -43,8 +53,9 @@ def run_cell(
         threads: CPU threads; 0: torch's own choice.
         stop: a request to stop.
         log: send what is printed, the traceback included, to the attempt's ``log.txt``.
+        asked: the evaluation (`Cell.asked`); None: the one of ``spec.json``.
     """
-    cell, stop = Cell(folder), StopFlag() if stop is None else stop
+    cell, stop = Cell(folder, asked), StopFlag() if stop is None else stop
     try:
         ident = cell.take()
     except OSError as error:  # a full disk, or a folder that may only be read; there is no attempt to tell it
@@ -103,6 +114,7 @@ def _run(cell: Cell, device: str, threads: int, heartbeat: Heartbeat, stop: Stop
     cell.training()  # a damaged one is refused: whoever starts cells sets it aside first
     if cell.result(spec["eval_key"]) is not None:  # somebody finished it between the plan and now
         return
+    check_keys(spec, cell.folder, metric_versions())
     provenance.code()  # kept for the records: of the code that is about to run
     import torch
 
@@ -164,11 +176,15 @@ def wanted(spec: dict[str, Any], dataset: Any) -> dict[str, list[str]]:
 def _predicted(cell: Cell, spec: dict[str, Any], dataset: Any) -> bool:
     from .predictions import read_predictions
 
-    return all(
-        cell.predictions(part).is_file()
-        and read_predictions(cell.predictions(part)).covers(cases, spec["eval"]["n_samples"])
-        for part, cases in wanted(spec, dataset).items()
-    )
+    try:
+        return all(
+            cell.predictions(part).is_file()
+            and read_predictions(cell.predictions(part)).covers(cases, spec["eval"]["n_samples"])
+            for part, cases in wanted(spec, dataset).items()
+        )
+    except UserError as error:  # damaged: made again
+        print(error, file=sys.stderr)
+        return False
 
 
 def _predict(cell: Cell, spec: dict[str, Any], dataset: Any, method: Any, device: Any, heartbeat: Heartbeat) -> None:
@@ -274,12 +290,15 @@ def load_cell(path: str | Path, device: str = "cpu") -> Any:
 
 
 def main(arguments: list[str]) -> int:
-    """``FOLDER [DEVICE [THREADS]] [--parent PID]``: 75 if another process has the cell, else as `EXIT` says."""
-    parent = None
-    if "--parent" in arguments:
-        at = arguments.index("--parent")
-        parent = int(arguments[at + 1])
-        arguments = [*arguments[:at], *arguments[at + 2 :]]
+    """``FOLDER [DEVICE [THREADS]] [--asked JSON] [--parent PID]``: 75 if others have the cell, else as `EXIT` says."""
+    named: dict[str, str] = {}
+    for name in ("--parent", "--asked"):
+        if name in arguments:
+            at = arguments.index(name)
+            named[name] = arguments[at + 1]
+            arguments = [*arguments[:at], *arguments[at + 2 :]]
+    parent = int(named["--parent"]) if "--parent" in named else None
+    asked = json.loads(named.get("--asked", "null"))
     folder, device, threads = Path(arguments[0]), (arguments[1:] or ["auto"])[0], int((arguments[2:] or ["0"])[0])
     if not (folder / "spec.json").is_file():
         print(f"{folder} is no cell: it has no spec.json; give a folder below results/cells", file=sys.stderr)
@@ -290,7 +309,7 @@ def main(arguments: list[str]) -> int:
         die_with_parent()
         if os.getppid() != parent:  # it died before that
             return EXIT[Outcome.INTERRUPTED]
-    outcome = run_cell(folder, device, threads, stop)
+    outcome = run_cell(folder, device, threads, stop, asked=asked)
     if outcome == Outcome.TIME_LIMIT and stalled(folder):  # another run would be cut off at the same point
         return EXIT[Outcome.ERROR]
     return BUSY if outcome == "busy" else EXIT[Outcome(outcome)]

@@ -20,8 +20,8 @@ from .options import engine_options, json_option, list_option, names, results_op
 def command(results: Path, method: str | None, failed: bool, figures: bool, as_json: bool, **engine: Any) -> int:
     """Run every cell of a results folder that was tried and has no result, from its stored specification."""
     from ...core.errors import UserError
+    from ...methods import METHODS
     from ..cell import Cell, State
-    from ..executors import EXECUTORS
     from ..monitor import Monitor
     from ..planning import Plan
     from ..policy import Overwrite
@@ -29,9 +29,11 @@ def command(results: Path, method: str | None, failed: bool, figures: bool, as_j
     from ..runner import Settings, execute
     from ..states import scan
 
-    wanted = None if method is None else names(method)
     chosen = []
     found = scan(results)
+    present = {one.facts["method"] for one in found}
+    # A plug-in may be gone, its cells are not; any other name is a wrong one.
+    wanted = None if method is None else {n if n in present else METHODS.entry(n).name for n in names(method)}
     for one in found:
         if wanted is not None and one.facts["method"] not in wanted:
             continue
@@ -41,9 +43,10 @@ def command(results: Path, method: str | None, failed: bool, figures: bool, as_j
             continue
         unfinished = one.state in (State.LOST, State.TRAINED, State.PENDING) and cell.attempts()
         if one.state == State.FAILED or (not failed and (one.state == State.DAMAGED or unfinished)):
-            chosen.append(cell)
+            chosen.append(cell.asking(cell.spec))  # now: another command may ask for another evaluation
     if not chosen:
-        raise UserError(f"nothing to retry in {results}: no cell {'failed' if failed else 'is unfinished'}")
+        of = "" if wanted is None else f" of {', '.join(sorted(wanted))}"
+        raise UserError(f"nothing to retry in {results}: no cell{of} {'failed' if failed else 'is unfinished'}")
     made = Settings(**settings(**engine, overwrite=Overwrite.FAILED))
-    report = execute(Plan(results, chosen, found=found), Monitor(), EXECUTORS.get(made.executor)(), made)
+    report = execute(Plan(results, chosen, found=found), Monitor(), made.engine(), made)
     return finish(report, figures=figures, as_json=as_json)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ...core.registry import Registry
-from .base import Ending, Executor, Resources
+from .base import Ending, Executor, Resources, arguments
 
-__all__ = ["EXECUTORS", "Ending", "Executor", "Resources"]
+__all__ = ["EXECUTORS", "Ending", "Executor", "Resources", "arguments"]
 
 EXECUTORS: Registry[type[Executor]] = Registry(
     "executor", "multirater.executors", "multirater.benchmark.executors.base:Executor"

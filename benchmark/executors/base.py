@@ -3,8 +3,9 @@ folder, so that an engine may die at any moment."""
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,17 @@ class Ending:
     words: str = ""
 
 
+def arguments(cell: Cell, resources: Resources) -> list[str]:
+    """What ``python -m multirater.benchmark.worker`` is given: the cell, how it runs, and which evaluation to make."""
+    asked = [] if cell.asked is None else ["--asked", evaluation(cell)]
+    return [str(cell.folder), resources.device, str(resources.threads), *asked]
+
+
+def evaluation(cell: Cell) -> str:
+    """What a worker must know of the evaluation that is asked for, as JSON."""
+    return json.dumps({key: (cell.asked or {}).get(key) for key in ("eval", "eval_key")})
+
+
 class Executor(ABC):
     """An engine. Four members are enough: `name`, `submit`, `alive`, `cancel`; the rest has defaults.
 
@@ -74,10 +86,11 @@ class Executor(ABC):
     waits = True  # `run` waits for the cells; False: it returns once they are handed over
     preemptible = False  # cells may be stopped that nobody cancelled
     detaches = False  # cells go on without the process that started them
+    takes: Collection[str] | None = None  # names of `Resources` that it heeds beside threads, device, jobs; None: all
 
     @abstractmethod
     def submit(self, cells: Sequence[Cell], resources: Resources) -> list[Any]:
-        """Start cells, or queue them, and return one handle each."""
+        """Start cells, or queue them, and return one handle each; `arguments` are those of each worker."""
 
     @abstractmethod
     def alive(self, handle: Any) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from ..cell import Cell
-from .base import Ending, Executor, Resources
+from .base import Ending, Executor, Resources, arguments
 
 
 @dataclass
@@ -29,6 +29,7 @@ class LocalExecutor(Executor):
     """One child process per cell. Children die with their parent, after they saved."""
 
     name = "local"
+    takes = ("gpus", "per_gpu")
 
     def __init__(self) -> None:
         self._children: list[Child] = []
@@ -54,7 +55,7 @@ class LocalExecutor(Executor):
             "OPENBLAS_NUM_THREADS": threads,
             "PYTHONUNBUFFERED": "1",
         }
-        command = [sys.executable, "-m", "multirater.benchmark.worker", str(cell.folder), resources.device, threads]
+        command = [sys.executable, "-m", "multirater.benchmark.worker", *arguments(cell, resources)]
         words = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the child has ended
         kills = kernel_kills()
         # A session of its own: Ctrl-C reaches the coordinator only, which then asks its children to stop.

@@ -15,7 +15,7 @@ from typing import Any
 from ...core.errors import UserError
 from ...core.files import write_text
 from ..cell import Cell
-from .base import SIGNAL_DELAY, Executor, Resources
+from .base import SIGNAL_DELAY, Executor, Resources, arguments, evaluation
 
 ARRAY = 1000  # tasks of an array that every SLURM takes (MaxArraySize is 1001 by default)
 
@@ -24,6 +24,7 @@ class ScriptExecutor(Executor):
     """Writes commands and starts nothing."""
 
     name = "script"
+    takes = ("minutes", "memory_gb", "options", "form", "output")
     waits = False
 
     def submit(self, cells: Sequence[Cell], resources: Resources) -> list[Any]:
@@ -59,15 +60,17 @@ class ScriptExecutor(Executor):
         """Nothing was started."""
 
 
-def command(cell: Cell | str, resources: Resources) -> str:
+def command(cell: Cell, resources: Resources) -> str:
     """The shell command of one cell; runs anywhere that sees the results folder and the prepared data."""
-    folder = cell if isinstance(cell, str) else shlex.quote(str(cell.folder.resolve()))
+    return _line(shlex.join(arguments(Cell(cell.folder.resolve(), cell.asked), resources)), resources)
+
+
+def _line(arguments: str, resources: Resources) -> str:
     words = [f"OMP_NUM_THREADS={resources.threads}", f"MKL_NUM_THREADS={resources.threads}"]
     for name in ("MULTIRATER_CACHE", "PYTHONPATH"):
         if os.environ.get(name):
             words.append(f"{name}={shlex.quote(os.environ[name])}")
-    words += [shlex.quote(sys.executable), "-m multirater.benchmark.worker", folder]
-    return " ".join([*words, resources.device, str(resources.threads)])
+    return " ".join([*words, shlex.quote(sys.executable), "-m multirater.benchmark.worker", arguments])
 
 
 def sbatch_array(cells: Sequence[Cell], resources: Resources) -> str:
@@ -95,15 +98,20 @@ def sbatch_array(cells: Sequence[Cell], resources: Resources) -> str:
     if delay is not None:
         flags["signal"] = f"B:USR1@{delay}"
     lines = [f"#SBATCH --{k}={shlex.quote(str(v))}" for k, v in flags.items() if v is not None]
-    folders = "\n".join(f"  {shlex.quote(str(cell.folder.resolve()))}" for cell in cells)
-    run = command('"${cells[$SLURM_ARRAY_TASK_ID]}"', resources)
+    folders = [f"  {shlex.quote(str(cell.folder.resolve()))}" for cell in cells]
+    asked = [f"  {shlex.quote(evaluation(cell))}" for cell in cells]
+    own = "[$SLURM_ARRAY_TASK_ID]"
+    run = _line(f'"${{cells{own}}}" {resources.device} {resources.threads} --asked "${{asked{own}}}"', resources)
     return "\n".join(
         [
             "#!/bin/bash",
             *lines,
             "#SBATCH --requeue",
             "cells=(",
-            folders,
+            *folders,
+            ")",
+            "asked=(",
+            *asked,
             ")",
             "warned=0",
             f"env {run} &",

@@ -48,6 +48,7 @@ class SlurmExecutor(Executor):
     """Job arrays; the process that submitted them may die."""
 
     name = "slurm"
+    takes = ("minutes", "memory_gb", "options")
     preemptible = True
     detaches = True
 
@@ -78,7 +79,10 @@ class SlurmExecutor(Executor):
         folder = resources.results.resolve() / "jobs"
         executor = submitit.SlurmExecutor(folder=folder / "submitit", max_num_timeout=TIMEOUTS)
         executor.update_parameters(**parameters(resources))
-        jobs = [CellJob([str(c.folder.resolve()) for c in g], resources.device, resources.threads) for g in groups]
+        jobs = [
+            CellJob([str(c.folder.resolve()) for c in g], resources.device, resources.threads, [c.asked for c in g])
+            for g in groups
+        ]
         try:
             with executor.batch():
                 submitted = [executor.submit(job) for job in jobs]

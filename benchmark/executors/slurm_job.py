@@ -1,9 +1,10 @@
-"""What a SLURM job does: bring its cells to a result, one after the other. Pickled by name; it holds paths only."""
+"""What a SLURM job does: bring its cells to a result, one after the other. Pickled by name."""
 
 from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,23 @@ class CellJob:
     back into the queue.
     """
 
-    def __init__(self, folders: list[str], device: str, threads: int) -> None:
+    def __init__(
+        self, folders: list[str], device: str, threads: int, asked: Sequence[Mapping[str, Any] | None] | None = None
+    ) -> None:
         self.folders = folders
         self.device = device
         self.threads = threads
+        self.asked = list(asked or [None] * len(folders))
 
     def __call__(self) -> list[str]:
         stop = StopFlag()
         submitits = stop.install()
         outcomes: list[str] = []
-        for done, folder in enumerate(self.folders, 1):
+        for done, (folder, asked) in enumerate(zip(self.folders, self.asked, strict=True), 1):
             if stalled(Path(folder)):  # it never gets anywhere within the time limit
                 outcomes.append(str(Outcome.TIME_LIMIT))
                 continue
-            outcomes.append(run_cell(Path(folder), self.device, self.threads, stop))
+            outcomes.append(run_cell(Path(folder), self.device, self.threads, stop, asked=asked))
             more = done < len(self.folders) or (outcomes[-1] == Outcome.TIME_LIMIT and not stalled(Path(folder)))
             if stop.time_limit and more:
                 warning = signal.Signals[stop.reason]

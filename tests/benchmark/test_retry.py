@@ -70,3 +70,12 @@ def test_retry_does_not_take_an_option_that_it_would_ignore(results):
     done = CliRunner().invoke(retry.command, ["--results", str(results), "--overwrite", "never"])
     assert done.exit_code == 2
     assert "--overwrite" in done.output
+
+
+def test_retry_names_a_method_that_does_not_exist(results):
+    def words(*arguments):
+        done = CliRunner().invoke(retry.command, ["--results", str(results), *arguments], standalone_mode=False)
+        return str(done.exception)
+
+    assert words("-m", "dpersonna").startswith("unknown method 'dpersonna'")
+    assert words("-m", "unet_soft").endswith("no cell of unet_soft is unfinished")

@@ -11,7 +11,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from multirater.benchmark.executors import Ending, Executor
+from multirater.benchmark.executors import Ending, Executor, arguments
 
 
 class ForkExecutor(Executor):
@@ -40,7 +40,7 @@ class ForkExecutor(Executor):
 
             for known in (claims.owner, provenance.signature, provenance.code):
                 known.cache_clear()  # of the process that this one was
-            code = worker.main([str(cell.folder), resources.device, str(resources.threads), "--parent", str(parent)])
+            code = worker.main([*arguments(cell, resources), "--parent", str(parent)])
         except BaseException:
             traceback.print_exc()
         finally:

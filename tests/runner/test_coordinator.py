@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
-from multirater.benchmark import claims, policy
+from multirater.benchmark import claims, policy, runner
 from multirater.benchmark.attempts import BUSY, EXIT, Outcome
 from multirater.benchmark.cell import Cell, open_results
 from multirater.benchmark.executors import Ending, Executor, Resources
 from multirater.benchmark.monitor import Monitor
 from multirater.benchmark.runner import Coordinator, Report, Settings
 from multirater.benchmark.worker import run_cell
+from multirater.core.errors import UserError
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -139,3 +140,57 @@ def test_a_cell_whose_attempt_cannot_be_written_ends_as_a_full_disk(cells, monke
     assert run_cell(cells[0].folder) == "disk_full"
     assert str(FULL) in capfd.readouterr().err
     assert cells[0].claim() is None
+
+
+def test_a_cell_that_two_coordinators_take_from_each_other_is_given_up(cells, monkeypatch):
+    """Each believes that the other's process is dead: such losses count like those of one's own processes."""
+    cell = cells[0]
+    engine = Played({cell.folder.name: [Ending(code=BUSY)]}, 1)
+    claim = cell.folder / "claim.json"
+
+    def submit(batch, resources):
+        claim.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1.0, "id": "x"}))
+        engine.started.append(cell.folder.name)
+        assert len(engine.started) < 9
+        return [cell.folder.name]
+
+    engine.submit = submit
+    monkeypatch.setattr(runner, "LOOK", 0.0)
+    monkeypatch.setattr(Monitor, "waiting", lambda *arguments: os.utime(claim, (1, 1)))
+    report = Report(cell.folder.parents[3], [cell])
+    Coordinator(report, Monitor(quiet=True), engine, Settings(), Resources(report.results), [cell], 1).run()
+    assert report.failed == [(cell, "lost: the process that held it ended without a record (killed?)")]
+    assert len(engine.started) <= 4
+
+
+def test_cancel_stops_who_began_before_it_whatever_the_clocks_say(cells):
+    mark = cells[0].folder.parents[3] / runner.CANCEL
+    mark.touch()
+    os.utime(mark, (time.time() + 9000,) * 2)  # of a file server whose clock is ahead
+    ending = Ending(code=1, words="ValueError: no")
+    report, _ = coordinate(cells, ending, ending, ending)
+    assert (report.stopped, len(report.failed)) == ("", 3)
+    engine = Played({cells[0].folder.name: [ending]}, 1)
+    engine.alive = lambda handle: not mark.touch() and handle not in engine.told
+    engine.told = []
+    engine.cancel = lambda handles, kill=False: engine.told.extend(handles)
+    report = Report(mark.parent, cells[:1])
+    Coordinator(report, Monitor(quiet=True), engine, Settings(), Resources(mark.parent), cells[:1], 1).run()
+    assert report.stopped == "stopped by multirater cancel"
+
+
+@pytest.mark.parametrize(
+    ("executor", "given", "words"),
+    [
+        ("local", {"memory_gb": 0.1, "options": {"partition": "gpu"}}, "'local' has no use for --memory, --slurm;"),
+        ("local", {"minutes": 5}, "'local' has no use for --time;"),
+        ("slurm", {"output": Path("x.txt")}, "'slurm' has no use for --output;"),
+        ("script", {"gpus": ("0",)}, "'script' has no use for --gpus;"),
+        ("local", {"gpus": ("0", "1")}, "torch sees no CUDA device"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(executor, given, words, monkeypatch):
+    monkeypatch.setattr(runner, "pick_device", lambda device: "cpu")
+    with pytest.raises(UserError, match=words):
+        Settings(executor, **given).engine()
+    assert Settings(executor).engine().name == executor

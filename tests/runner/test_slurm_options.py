@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
+import subprocess
 
 import pytest
 from multirater.benchmark.cell import Cell
@@ -73,6 +76,18 @@ def test_scripts_quote_their_paths(tmp_path):
     assert "#SBATCH --signal=B:USR1@120" in text
     assert "#SBATCH --time=30" in text
     assert "gpus" not in text
+
+
+def test_scripts_say_which_evaluation_is_asked_for(tmp_path):
+    asked = {"eval": {"n_samples": 8, "max_cases": None}, "eval_key": "ab", "preset": "quick"}
+    cell = Cell(tmp_path / "m" / "d" / "f0-s0-abc", asked)
+    words = shlex.split(command(cell, Resources(tmp_path)))
+    assert json.loads(words[words.index("--asked") + 1]) == {"eval": asked["eval"], "eval_key": "ab"}
+    lines = sbatch_array([cell, Cell(tmp_path / "x")], Resources(tmp_path)).replace("env ", "echo ").splitlines()
+    start = lines.index("cells=(")
+    script = "\n".join(["SLURM_ARRAY_TASK_ID=0", *lines[start : lines.index("worker=$!")], "wait"])
+    said = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said.rstrip().endswith('--asked {"eval": {"n_samples": 8, "max_cases": null}, "eval_key": "ab"}')
 
 
 def test_a_script_asks_for_a_gpu_where_cells_need_one(tmp_path):
