@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..core.errors import UserError
 from .cell import State
-from .claims import read_claim
+from .claims import process_of, read_claim
 from .executors.slurm import cancel_jobs, queued_cells
 from .runner import CANCEL
 from .states import scan
@@ -36,11 +35,19 @@ def cancel(results: Path, kill: bool = False) -> Cancelled:
 
     Args:
         kill: end them at once; they go on from their last kept state.
+
+    Raises:
+        UserError: the folder cannot be written.
     """
     done = Cancelled()
     found = scan(results)
     # First, so that no coordinator tries again what ends now.
-    (results / CANCEL).touch()
+    try:
+        (results / CANCEL).touch()
+    except OSError as error:
+        raise UserError(
+            f"cannot write {results / CANCEL}: {error.strerror}; only who may write to the folder can stop its cells"
+        ) from error
     jobs = set(queued_cells(results))
     for one in found:
         if one.state != State.RUNNING:
@@ -49,11 +56,16 @@ def cancel(results: Path, kill: bool = False) -> Cancelled:
         job = str(claim["job"]) if claim.get("job") else None
         if job in jobs:
             continue
-        if claim.get("host") == socket.gethostname():
+        process = process_of(claim)
+        if process is not None:
             # Before its job, which may be an allocation in which somebody runs cells beside other things.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(claim["pid"]), signal.SIGKILL if kill else signal.SIGTERM)
+            try:
+                os.kill(process, signal.SIGKILL if kill else signal.SIGTERM)
                 done.processes.append(one.path)
+            except ProcessLookupError:
+                pass
+            except PermissionError:
+                done.elsewhere.append((one.path, f"{claim['host']} as a process of another user"))
         elif job is not None:
             jobs.add(job)
         else:

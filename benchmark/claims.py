@@ -24,9 +24,14 @@ from typing import Any
 from .attempts import new_attempt, write_attempt
 
 OWNER = ("host", "pid", "started")
+# Where a process id means anything: one start of one machine, one PID namespace (a container has its own).
+PLACE = ("host", "boot", "pid_namespace")
 LOST_SECONDS = 3600.0  # without a sign of life from another host; MULTIRATER_LOST_SECONDS sets it
 _STAT = ("time", "uid")  # what `read_claim` says of the file beside its content
 _NEW = 60.0  # seconds in which an empty claim is one that is being written
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "host": str, "pid": int, "started": (int, float), "taken": (int, float), "attempt": int,
+}  # fmt: skip
 
 
 @cache
@@ -35,7 +40,26 @@ def owner() -> dict[str, Any]:
     import psutil
 
     me = psutil.Process()
-    return {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "job": job_id()}
+    found = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "job": job_id()}
+    with contextlib.suppress(OSError):  # Linux only
+        found["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        found["pid_namespace"] = os.readlink("/proc/self/ns/pid")
+        found["ticks"] = _ticks(me.pid)
+    return found
+
+
+def _ticks(pid: int) -> int | None:
+    """When a process started, in ticks since the machine did: it stays, where `started` moves with the clock."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def nearby(claim: Mapping[str, Any], what: tuple[str, ...] = PLACE) -> bool:
+    """Whether the process id of a claim means the same to this process; older claims name their host alone."""
+    here = owner()
+    return all(claim.get(k) == here.get(k) or (k != "host" and claim.get(k) is None) for k in what)
 
 
 def job_id() -> str | None:
@@ -47,41 +71,61 @@ def job_id() -> str | None:
 def read_claim(path: str | Path) -> dict[str, Any] | None:
     """A claim with the time of its owner's last sign of life and the user who made it; None if there is none."""
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8", errors="replace") as stream:
             text, stat = stream.read(), os.fstat(stream.fileno())
     except FileNotFoundError:
         return None
     try:
         found = json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:
         found = None
     # Damaged: an owner that is not alive; unless it was created this minute and is only being written.
     if not isinstance(found, dict):
         found = {"writing": not text and time.time() - stat.st_mtime < _NEW}
+    # What is of another type says nothing (`true` is no number).
+    for key, kind in _TYPES.items():
+        if key in found and (not isinstance(found[key], kind) or isinstance(found[key], bool)):
+            found[key] = None
     return {**found, "time": stat.st_mtime, "uid": stat.st_uid}
+
+
+def process_of(claim: Mapping[str, Any]) -> int | None:
+    """The process id of the owner, if that process lives in this place."""
+    import psutil
+
+    if any(claim.get(k) is None for k in OWNER) or not nearby(claim):
+        return None
+    if claim.get("ticks") is not None:
+        return int(claim["pid"]) if _ticks(claim["pid"]) == claim["ticks"] else None
+    try:
+        same = abs(psutil.Process(claim["pid"]).create_time() - claim["started"]) < 1
+    except (psutil.NoSuchProcess, ValueError, OverflowError):
+        return None
+    return int(claim["pid"]) if same else None
 
 
 def owner_alive(claim: Mapping[str, Any], limit: float | None = None) -> bool:
     """Whether the claiming process still lives.
 
-    On this host by its process id and start time; elsewhere by the scheduler if it is a SLURM job of this user that the
-    queue can know of, and else by its last sign of life.
+    In this place (`PLACE`) by its process id and start time; elsewhere by the scheduler if it is a SLURM job of this
+    user that the queue can know of, and else by its last sign of life.
 
     Args:
         claim: as `read_claim` returns it.
-        limit: seconds without a sign of life after which an owner on another host counts as dead.
+        limit: seconds without a sign of life after which an owner in another place counts as dead.
     """
     import psutil
 
     if claim.get("writing"):
         return True
-    if any(claim.get(k) is None for k in OWNER):
+    known = all(claim.get(k) is not None for k in OWNER)
+    if not known and not claim.get("id"):  # cut off: nobody can show that it is his
         return False
-    if claim["host"] == socket.gethostname():
-        try:
-            return abs(psutil.Process(claim["pid"]).create_time() - claim["started"]) < 1
-        except psutil.NoSuchProcess:
-            return False
+    if known and nearby(claim):
+        return process_of(claim) is not None
+    # This machine before it was started again, unless it showed signs of life since: then it is another of that name.
+    if known and nearby(claim, ("host",)) and not nearby(claim, ("boot",)) and claim["time"] < psutil.boot_time():
+        return False
     # The queue is asked for one's own jobs only: others' are judged by their sign of life.
     if claim.get("job") and claim.get("uid") in (None, os.getuid()):
         from .squeue import jobs
@@ -106,7 +150,7 @@ def take(folder: Path) -> str | None:
     old = read_claim(path)
     if old is not None:
         # A job that was requeued finds the claim of its own earlier run: SLURM runs a job once at a time.
-        mine = old.get("job") is not None and old.get("job") == job_id() and old.get("host") != socket.gethostname()
+        mine = old.get("job") is not None and old.get("job") == job_id() and not nearby(old, ("host", "boot"))
         if (owner_alive(old) and not mine) or not move_aside(folder, old):
             return None
     ident = uuid.uuid4().hex[:16]
@@ -137,7 +181,7 @@ def release(folder: Path, ident: str | None = None) -> None:
     held, me = read_claim(folder / "claim.json"), owner()
     if held is None:
         return
-    mine = held.get("id") == ident if ident is not None else all(held.get(k) == me[k] for k in OWNER)
+    mine = held.get("id") == ident if ident is not None else nearby(held) and all(held.get(k) == me[k] for k in OWNER)
     if mine:
         with contextlib.suppress(OSError):
             (folder / "claim.json").unlink()

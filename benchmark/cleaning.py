@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -27,10 +28,13 @@ class Waste:
         self.paths.setdefault(kind, []).append(path)
         self.size[kind] = self.size.get(kind, 0) + _size(path)
 
-    def remove(self) -> None:
-        for paths in self.paths.values():
-            for path in paths:
+    def remove(self) -> list[Path]:
+        """Remove the paths; returns those that are still there."""
+        found = [path for paths in self.paths.values() for path in paths]
+        for path in found:
+            with contextlib.suppress(OSError):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        return [path for path in found if os.path.lexists(path)]
 
 
 def find_waste(results: Path, attempts: bool = False, superseded: bool = False) -> Waste:

@@ -16,6 +16,7 @@ from .options import results_option
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 def command(results: Path, attempts: bool, superseded: bool, dry_run: bool) -> int:
     """Remove orphan temporaries, markers and states that nobody needs; results and running cells stay."""
+    from ...core.errors import UserError
     from ..cleaning import find_waste
 
     waste = find_waste(results, attempts, superseded)
@@ -26,6 +27,8 @@ def command(results: Path, attempts: bool, superseded: bool, dry_run: bool) -> i
     elif dry_run:
         click.echo("nothing was removed (--dry-run)")
     else:
-        waste.remove()
+        kept = waste.remove()
+        if kept:
+            raise UserError(f"{len(kept)} of them cannot be removed, such as {kept[0]}: check who may write there")
         click.echo("removed")
     return 0

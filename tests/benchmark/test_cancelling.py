@@ -7,11 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
-from multirater.benchmark import cancelling, squeue
+from click.testing import CliRunner
+from multirater.benchmark import cancelling, cleaning, squeue
 from multirater.benchmark.cell import Cell, open_results
+from multirater.benchmark.cleaning import Waste
+from multirater.benchmark.commands import clean
+from multirater.core.errors import UserError
 
 
 @pytest.fixture
@@ -65,3 +70,28 @@ def test_a_job_that_was_submitted_for_this_folder_is_ended_as_a_job(cell, cancel
     done = cancelling.cancel(results)
     assert done.jobs == cancelled == ["99"]
     assert done.processes == []
+
+
+def test_a_folder_that_may_not_be_written_is_one_sentence(cell, monkeypatch):
+    def refuse(*arguments, **named):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(UserError, match=r"cannot write .*cancel: Permission denied"):
+        cancelling.cancel(cell.folder.parents[3])
+
+
+def test_clean_does_not_say_removed_of_what_is_still_there(cell, monkeypatch):
+    waste = Waste({"temporary files": [cell.folder / "spec.json"]}, {"temporary files": 1})
+    monkeypatch.setattr(cleaning, "find_waste", lambda *arguments: waste)
+    words = ["--results", str(cell.folder.parents[3])]
+
+    def refuse(*arguments, **named):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        done = CliRunner().invoke(clean.command, words, standalone_mode=False)
+    assert "1 of them cannot be removed" in str(done.exception)
+    assert "removed\n" not in done.output
+    assert CliRunner().invoke(clean.command, words, standalone_mode=False).output.endswith("removed\n")

@@ -1,0 +1,105 @@
+"""Whose process a claim names: a process id means something in one place only, and a damaged claim nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import psutil
+import pytest
+from multirater.benchmark import cancelling, claims
+from multirater.benchmark.cell import Cell, State, open_results
+from multirater.benchmark.states import scan
+
+linux = pytest.mark.skipif(not os.path.exists("/proc/self/ns/pid"), reason="no PID namespaces here")
+
+
+@pytest.fixture
+def cell(tmp_path):
+    results = open_results(tmp_path / "results", create=True)
+    spec = {
+        "schema": {"name": "cell", "version": 1}, "method": {"name": "m"}, "dataset": {"name": "d"}, "fold": 0,
+        "seed": 0, "preset": "smoke", "eval_key": "e" * 64, "train_key": "t" * 64,
+    }  # fmt: skip
+    return Cell.plan(results, spec)
+
+
+def hold(cell, seconds_ago=0.0, **changes):
+    """A claim as this process would make it, but for the changes; its last sign of life was so long ago."""
+    path = cell.folder / "claim.json"
+    path.write_text(json.dumps({**claims.owner(), "id": "x", "taken": time.time(), **changes}))
+    os.utime(path, (time.time() - seconds_ago,) * 2)
+
+
+@linux
+@pytest.mark.parametrize("change", [{"pid_namespace": "pid:[1]"}, {"boot": "another"}])
+def test_a_process_of_another_container_or_a_clone_of_this_host_lives_by_its_signs_of_life(cell, change, monkeypatch):
+    monkeypatch.setattr(psutil, "boot_time", lambda: time.time() - 9000)
+    nobody = {"pid": 2**22 - 1, **change}  # no process has this number here
+    hold(cell, **nobody)
+    assert cell.state() is State.RUNNING
+    assert cell.take() is None
+    hold(cell, seconds_ago=4000, **nobody)
+    assert cell.state() is State.LOST
+    # The number of a living process of this place says nothing either.
+    hold(cell, seconds_ago=4000, **change)
+    assert cell.state() is State.LOST
+    assert cell.take()
+
+
+@linux
+def test_a_claim_from_before_this_machine_was_started_again_is_lost(cell, monkeypatch):
+    hold(cell, seconds_ago=100, boot="the one before")
+    monkeypatch.setattr(psutil, "boot_time", lambda: time.time() - 50)
+    assert cell.state() is State.LOST
+
+
+@linux
+def test_a_process_of_another_container_is_not_stopped_by_the_number_it_has_there(cell, monkeypatch):
+    monkeypatch.setattr(os, "kill", lambda *arguments: pytest.fail("a process of this place was stopped"))
+    hold(cell, pid_namespace="pid:[1]")
+    done = cancelling.cancel(cell.folder.parents[3])
+    assert (done.processes, len(done.elsewhere)) == ([], 1)
+
+
+def test_a_claim_without_a_place_is_judged_as_before(cell):
+    older = dict.fromkeys(("boot", "pid_namespace", "ticks"))
+    hold(cell, **older)
+    assert cell.state() is State.RUNNING
+    hold(cell, **older, started=1.0)
+    assert cell.state() is State.LOST
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"pid": "12"}, {"pid": None}, {"pid": True}, {"started": "noon"}, {"host": 7}, {"taken": "noon", "job": "7"}],
+)
+def test_a_claim_with_values_of_the_wrong_type_lives_by_its_signs_of_life(cell, wrong, monkeypatch):
+    monkeypatch.setattr(os, "kill", lambda *arguments: pytest.fail("a process that may be another's was stopped"))
+    elsewhere = {"host": "elsewhere"} if "taken" in wrong else {}
+    hold(cell, **{**elsewhere, **wrong})
+    assert [one.state for one in scan(cell.folder.parents[3])] == ["running"]
+    cancelling.cancel(cell.folder.parents[3])
+    hold(cell, seconds_ago=4000, **{**elsewhere, **wrong})
+    assert [one.state for one in scan(cell.folder.parents[3])] == ["lost"]
+    assert cell.take()
+
+
+@linux
+def test_a_step_of_the_clock_does_not_kill_a_process(cell):
+    hold(cell, started=claims.owner()["started"] - 10)
+    assert cell.state() is State.RUNNING
+    hold(cell, ticks=1)
+    assert cell.state() is State.LOST
+
+
+@pytest.mark.parametrize("pid", [-1, 0, 2**70])
+def test_a_number_that_no_process_can_have_is_a_dead_one(cell, pid):
+    hold(cell, pid=pid)
+    assert cell.state() is State.LOST
+
+
+def test_a_claim_that_is_not_text_is_lost(cell):
+    (cell.folder / "claim.json").write_bytes(b"\xff\xfe{")
+    assert cell.state() is State.LOST
