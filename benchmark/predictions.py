@@ -270,11 +270,16 @@ def write_predictions(path: Path, stored: StoredPredictions) -> None:
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, metadata)
 
 
+class DamagedPredictions(UserError):
+    """A file of predictions that is not whole; it can be made again from the weights."""
+
+
 def read_predictions(path: Path) -> StoredPredictions:
     """Predictions as they were stored.
 
     Raises:
-        UserError: the file cannot be read, or is damaged.
+        UserError: the file cannot be read.
+        DamagedPredictions: it is damaged.
     """
     try:
         path.open("rb").close()
@@ -285,9 +290,12 @@ def read_predictions(path: Path) -> StoredPredictions:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
-    shape = tuple(json.loads(metadata["shape"]))
+        shape = tuple(json.loads(metadata["shape"]))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise DamagedPredictions(
+            f"{path} is damaged ({error}); delete it, and `multirater run` with the options of its cell and the eval.* "
+            f"that are wanted makes it again from the weights"
+        ) from error
     samples = tensors.get("samples")
     if samples is not None:
         n, count = samples.shape[:2]

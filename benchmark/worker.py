@@ -174,7 +174,7 @@ def wanted(spec: dict[str, Any], dataset: Any) -> dict[str, list[str]]:
 
 
 def _predicted(cell: Cell, spec: dict[str, Any], dataset: Any) -> bool:
-    from .predictions import read_predictions
+    from .predictions import DamagedPredictions, read_predictions
 
     try:
         return all(
@@ -182,7 +182,7 @@ def _predicted(cell: Cell, spec: dict[str, Any], dataset: Any) -> bool:
             and read_predictions(cell.predictions(part)).covers(cases, spec["eval"]["n_samples"])
             for part, cases in wanted(spec, dataset).items()
         )
-    except UserError as error:  # damaged: made again
+    except DamagedPredictions as error:  # made again
         print(error, file=sys.stderr)
         return False
 
