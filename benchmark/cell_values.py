@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-import zipfile
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +31,7 @@ from .directions import APPLIES_NOT, BY_DATA, undefined_by
 _CANONICAL = ("", "canonical")
 _REGION = "box"  # canonical for region-dependent metrics on the leaderboard (metrics.md 5.3)
 FULL = "full"  # the variant that stands for their other region, all pixels
+_ARRAYS = {"values": np.float64, "undefined": np.uint8, "present": np.bool_}  # of `CellValues`, as they are kept
 Key = tuple[str, str, str, int]
 
 
@@ -91,10 +91,18 @@ def _kept(path: Path, stamp: dict[str, Any]) -> CellValues | None:
             if head["stamp"] != stamp:
                 return None
             keys = [(str(o), str(m), str(v), int(n)) for o, m, v, n in head["keys"]]
-            arrays = (stored["values"], stored["undefined"], stored["present"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there yet, or cut off by a full disk
+            found = CellValues(head["cases"], head["patients"], keys, *(stored[name] for name in _ARRAYS))
+            return found if _fits(found) else None
+    except Exception:  # not there yet, cut off, damaged anywhere: zip and npy readers raise of everything
         return None
-    return CellValues(head["cases"], head["patients"], keys, *arrays)
+
+
+def _fits(found: CellValues) -> bool:
+    """Whether all arrays are of the form that is kept: a checksum does not cover a header that announces less."""
+    shape = (len(found.cases), len(found.keys))
+    arrays = [getattr(found, name) for name in _ARRAYS]
+    kinds = [(array.shape, array.dtype) for array in arrays]
+    return len(found.patients) == shape[0] and kinds == [(shape, np.dtype(kind)) for kind in _ARRAYS.values()]
 
 
 def _keep(path: Path, stamp: dict[str, Any], found: CellValues) -> None:
@@ -103,9 +111,7 @@ def _keep(path: Path, stamp: dict[str, Any], found: CellValues) -> None:
         np.savez(
             stream,
             head=np.frombuffer(head.encode(), dtype=np.uint8),
-            values=found.values,
-            undefined=found.undefined,
-            present=found.present,
+            **{name: getattr(found, name) for name in _ARRAYS},
         )
 
 

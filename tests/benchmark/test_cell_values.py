@@ -112,6 +112,41 @@ def test_a_kept_file_that_is_cut_off_is_made_again(cell, parsed, size):
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    ("after", "offset", "byte"),
+    [
+        (b"PK\x01\x02", 4, 1),  # of the directory of the zip: "encrypted"
+        (b"PK\x01\x02", 6, 99),  # an unknown compression
+        (b"{'descr'", -8, ord("(")),  # the header of an array is no literal
+        (b"NUMPY", 0, 9),  # an unknown version
+    ],
+)
+def test_a_kept_file_that_is_damaged_is_made_again(cell, after, offset, byte):
+    first = cell_values(cell)
+    (path,) = kept_files(cell)
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(after) + len(after) + offset] = byte
+    path.write_bytes(whole)
+    assert same(cell_values(cell), first)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"values": np.zeros((2, 4))},
+        {"values": np.zeros((3, 4), np.float32)},
+        {"present": np.zeros((3, 5), bool)},
+        {"undefined": np.array([{}], dtype=object)},
+    ],
+)
+def test_kept_arrays_that_do_not_fit_are_made_again(cell, change):
+    first = cell_values(cell)
+    (path,) = kept_files(cell)
+    with np.load(path) as stored:
+        np.savez(path, **{**stored, **change})
+    assert same(cell_values(cell), first)
+
+
 def test_a_folder_that_cannot_be_written_is_read_all_the_same(cell, parsed):
     results = cell.folder.parents[3]
     (results / "derived").write_text("not a folder")
