@@ -67,7 +67,7 @@ def _tex_character(c: str) -> str:
     return f"[U+{ord(c):04X}]"
 
 
-def _pipe(text: str) -> str:
+def markdown_field(text: str) -> str:
     """Markdown of one field: a pipe would end it, and marks of emphasis inside names would vanish."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
 
@@ -76,14 +76,14 @@ def markdown(table: Table) -> str:
     from tabulate import tabulate
 
     def field(entry: Entry, kind: str) -> str:
-        text = _pipe(entry.text)
+        text = markdown_field(entry.text)
         if entry.bold:
             return f"**{text}**"
         return f"*{text}*" if kind == "human" and text else text
 
     rows = [[field(e, kind) for e in entries] for kind, entries in table.lines]
     align = ["left" if i < 3 else "right" for i in range(len(table.heads))]
-    return tabulate(rows, [_pipe(h) for h in table.heads], "pipe", disable_numparse=True, colalign=align)
+    return tabulate(rows, [markdown_field(h) for h in table.heads], "pipe", disable_numparse=True, colalign=align)
 
 
 _LINES_A_PAGE = 45  # of a landscape page; longer tables are cut between two methods, with the heads repeated
@@ -216,9 +216,9 @@ def document(title: str, sections: Sequence[tuple[str, Sequence[str], Sequence[T
         render = markdown
 
         def bullets(notes: Sequence[str]) -> str:
-            return "\n".join(f"* {_pipe(n)}" for n in notes)
+            return "\n".join(f"* {markdown_field(n)}" for n in notes)
 
-        start, end, heading, sub, clean = f"# {title}", "", "## %s", "### %s", _pipe
+        start, end, heading, sub, clean = f"# {title}", "", "## %s", "### %s", markdown_field
     parts = [start]
     for name, notes, tables in sections:
         parts += [heading % clean(name), bullets(notes)]

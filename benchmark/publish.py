@@ -19,7 +19,7 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.files import read_json, write_bytes, write_json, write_text
 from .cell import PATHS, Cell, State, all_cells, open_results, read_metrics
-from .collect import load_results
+from .leaderboard import sheets_of
 from .summary import compact_table, seeds_table
 
 RECORDS = ("train.json", "history.csv")
@@ -64,8 +64,9 @@ def publish(source: Path, target: Path) -> int:
         for name in TABLES:
             shutil.copy(derived / name, fresh / name)
         shutil.copytree(derived / "figures", fresh / "figures")
-        write_text(fresh / "table.md", compact_table(fresh / "leaderboard.csv"))
-        write_text(fresh / "seeds.md", seeds_table(load_results(source)))
+        sheets = sheets_of(source)
+        write_text(fresh / "table.md", compact_table(sheets))
+        write_text(fresh / "seeds.md", seeds_table(sheets))
         target.mkdir(parents=True, exist_ok=True)
         for made in fresh.iterdir():
             old = target / made.name

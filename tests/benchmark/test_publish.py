@@ -4,9 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from multirater.benchmark.collect import load_results
 from multirater.benchmark.leaderboard import render, sheets_of
 from multirater.benchmark.publish import publish
 from multirater.benchmark.summary import compact_table, seeds_table
@@ -23,8 +21,8 @@ def test_tables_follow_from_the_records(folder, tmp_path):
     sheets = sheets_of(copy)
     assert render(sheets, "csv") == (folder / "leaderboard.csv").read_text()
     assert render(sheets, "md") == (folder / "leaderboard.md").read_text()
-    assert compact_table(folder / "leaderboard.csv") == (folder / "table.md").read_text()
-    assert seeds_table(load_results(copy)) == (folder / "seeds.md").read_text()
+    assert compact_table(sheets) == (folder / "table.md").read_text()
+    assert seeds_table(sheets) == (folder / "seeds.md").read_text()
 
 
 def test_the_readme_shows_the_published_table():
@@ -59,15 +57,45 @@ def test_publishing_never_touches_what_it_reads(tmp_path):
     assert (other / "precious.txt").exists()
 
 
-def test_compact_table_marks_fallbacks_and_leaves_nothing_undefined_as_a_number(tmp_path):
-    rows = [
-        ("human", "oracle", "ged", 50, 0.004, 0.003, 0.005, ""),
-        ("m", "consensus", "ged", 1, 0.3, "", "", ""),
-        ("m", "consensus", "dice_rater", 1, 0.85, 0.8, 0.9, "common mask"),
+def rows_of(text: str) -> list[list[str]]:
+    """Fields of the lines of Markdown tables, heads and rules left out."""
+    lines = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return [line for line in lines if line[0] not in ("Method", "---")]
+
+
+def test_compact_table_marks_fallbacks_and_leaves_nothing_undefined_as_a_number(fabricate):
+    f = fabricate()
+    f.cell("human", {"oracle": {"ged": [0.003, 0.005]}})
+    consensus = {"ged": [0.3, 0.3], "dice_rater": [0.8, 0.9]}
+    f.cell("m", {"consensus": consensus}, n_samples=1, fallback={"consensus": ["dice_rater"]})
+    human, own = rows_of(compact_table(sheets_of(f.results)))
+    assert human[:5] == ["human", "draws from the readers", "50", "0.004", "n/a"]
+    assert own == ["`m`", "**consensus**", "1", "0.300", *["n/a"] * 4, "0.850†", "n/a"]
+
+
+def test_each_configuration_and_table_has_rows_of_its_own(fabricate):
+    f = fabricate()
+    same = {"name": "a|b_c"}
+    f.cell("net", {"diverse": {"ged": [0.1, 0.3]}}, options={"width": 8, **same})
+    f.cell("net", {"diverse": {"ged": [0.5, 0.5]}}, options={"width": 16, **same})
+    f.cell("net", {"diverse": {"ged": [0.6, 0.8]}}, options={"width": 16, **same}, seed=1)
+    f.cell("one", {"diverse": {"ged": [0.9, 0.9]}}, overrides={"method": {"x": 1}})
+    sheets = sheets_of(f.results)
+    assert [(r[0], r[3]) for r in rows_of(compact_table(sheets))] == [
+        ("`net` (method.width=16)", "0.600"),
+        ("`net` (method.width=8)", "0.200"),
+        ("`one`", "0.900"),
     ]
-    frame = pd.DataFrame(rows, columns="method output metric n_samples value ci_low ci_high fallback".split())
-    frame["variant"] = "canonical"
-    frame.to_csv(tmp_path / "leaderboard.csv", index=False)
-    lines = compact_table(tmp_path / "leaderboard.csv").splitlines()
-    assert lines[2].startswith("| human | draws from the readers | 50 | 0.004 [0.003, 0.005] | n/a")
-    assert lines[3] == "| `m` | **consensus** | 1 | 0.300 | n/a | n/a | n/a | n/a | 0.850 [0.800, 0.900]† | n/a |"
+    assert [(r[0], r[2], r[3]) for r in rows_of(seeds_table(sheets))] == [
+        ("`net` (method.width=16)", "0", "0.500"),
+        ("`net` (method.width=16)", "1", "0.700"),
+        ("`net` (method.width=8)", "0", "0.200"),
+        ("`one`", "0", "0.900"),
+    ]
+    f.cell("net", {"diverse": {"ged": [0.4, 0.4]}}, fingerprint="bbbb", data_options={"set": "any"})
+    sheets = sheets_of(f.results)
+    for text in (compact_table(sheets), seeds_table(sheets)):
+        titles = [line for line in text.splitlines() if line.startswith("**")]
+        assert titles == [f"**{sheet.group.title}**".replace("_", r"\_") for sheet in sheets]
+        assert text.count("0.400") == 1
+        assert len(rows_of(text.split(titles[0])[1].split(titles[1])[0])) == 1
