@@ -146,7 +146,7 @@ def compare(
         dataset: only tables of this data set.
 
     Returns:
-        The comparisons, and one sentence for each metric or table where there is none.
+        The comparisons, and one sentence for each reason why there is none, with the metrics that it holds for.
 
     Raises:
         UserError: an unknown name, no table with both, a metric that cannot compare, or nothing left to compare.
@@ -170,22 +170,24 @@ def compare(
         if metric not in scored:
             raise unknown("metric in these results", metric, sorted(scored))
     found: list[Comparison] = []
-    reasons: list[str] = []
+    reasons: dict[str, dict[str, None]] = {}  # a reason and the metrics that it holds for
+    tried = list(metrics) or [m for track in TRACKS.values() for m in track.primary]
     for sheet in both:
-        for metric in metrics or [m for track in TRACKS.values() for m in track.primary]:
+        for metric in tried:
             try:
                 found.append(_compare(sheet, metric, a, b))
             except UserError as error:
-                reasons.append(f"{metric}: {error}")
+                reasons.setdefault(str(error), {})[metric] = None
+    said = [f"{', '.join(of)}: {why}" for why, of in reasons.items()]
     if not found:
-        raise UserError(f"nothing to compare {a} and {b} by: {'; '.join(dict.fromkeys(reasons))}")
-    return found, reasons
+        raise UserError(f"nothing to compare {a} and {b} by {'; '.join(said)}")
+    return found, said
 
 
 def _compare(sheet: Sheet, metric: str, a: str, b: str) -> Comparison:
     lines = [_line(sheet, name, metric, other) for name, other in ((a, b), (b, a))]
     if lines[0] == lines[1]:
-        raise UserError(f"{a} and {b} are the same output; name two, such as {sheet.row(lines[0]).method}/OUTPUT")
+        raise UserError(f"both are the same output; name two, such as {sheet.row(lines[0]).method}/OUTPUT")
     for name, line in zip((a, b), lines, strict=True):
         if sheet.score(line, metric) is None:
             raise UserError(f"{name} has no value of it in {sheet.group.title}")

@@ -109,6 +109,18 @@ def test_what_cannot_be_compared_is_one_sentence(results: Path, a: str, b: str, 
         compare(results, a, b, metrics)
 
 
+def test_one_reason_is_said_once(results: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        compare(results, "a", "a")
+    metrics = "ged, hm_iou, dice_rater, dice_soft"
+    assert str(raised.value) == (
+        f"nothing to compare a and a by {metrics}: both are the same output; name two, such as a/OUTPUT"
+    )
+    _, reasons = compare(results, "a", "c", ["ged", "dice_rater"])
+    assert len(reasons) == 1
+    assert reasons[0].startswith("dice_rater: c has no value of it")
+
+
 def test_other_data_sets_are_not_mixed(fabricate: Make) -> None:
     f = fabricate()
     f.cell("a", {"diverse": {"ged": list(A)}}, fingerprint="aaaa")
