@@ -54,7 +54,9 @@ class RowValues:
         values: n×K, NaN where a case does not count.
         replaced: K numbers of values that the worst value stands in for.
         dropped: K numbers of cases that the data leave undefined.
-        seed_means: seeds×K means over the cases of single seeds.
+        seed_means: seeds×K means of single seeds over the cases that all seeds with any value have; else they would
+            differ by their cases. NaN where there is no such case.
+        seeds_with: K numbers of seeds with a value.
     """
 
     cases: list[str]
@@ -64,6 +66,7 @@ class RowValues:
     replaced: NDArray[np.intp]
     dropped: NDArray[np.intp]
     seed_means: NDArray[np.float64]
+    seeds_with: NDArray[np.intp]
 
     def only(self, wanted: Callable[[Key], bool]) -> RowValues:
         """Some of the series."""
@@ -76,6 +79,7 @@ class RowValues:
             self.replaced[pick],
             self.dropped[pick],
             self.seed_means[:, pick],
+            self.seeds_with[pick],
         )
 
 
@@ -152,8 +156,8 @@ def _row_values(row: Row, cells: list[CellValues], dropped: dict[tuple[str, str]
     total = np.zeros((len(cases), len(keys)))
     times = np.zeros_like(total)
     replaced = np.zeros(len(keys), dtype=int)
-    seed_means = np.full((len(seeds), len(keys)), np.nan)
-    for s, seed in enumerate(seeds):
+    sums, counts = [], []  # of the seeds
+    for seed in seeds:
         seed_total, seed_times = np.zeros_like(total), np.zeros_like(total)
         for stored, cell in zip(row.cells, cells, strict=True):
             if int(stored.spec["seed"]) != seed:
@@ -170,13 +174,27 @@ def _row_values(row: Row, cells: list[CellValues], dropped: dict[tuple[str, str]
             seed_times[at] += use
         total += seed_total
         times += seed_times
-        count = seed_times.sum(0)
-        seed_means[s, count > 0] = seed_total.sum(0)[count > 0] / count[count > 0]
+        sums.append(seed_total)
+        counts.append(seed_times)
 
-    with np.errstate(invalid="ignore"):
-        values = np.where(times > 0, total / np.maximum(times, 1), np.nan)  # case values, averaged over seeds
+    values = np.where(times > 0, total / np.maximum(times, 1), np.nan)  # case values, averaged over seeds
     patients = [patient_of[c] for c in cases]
-    return RowValues(cases, patients, keys, values, replaced, without.sum(0), seed_means)
+    seed_means, seeds_with = _of_seeds(sums, counts)
+    return RowValues(cases, patients, keys, values, replaced, without.sum(0), seed_means, seeds_with)
+
+
+def _of_seeds(
+    sums: list[NDArray[np.float64]], counts: list[NDArray[np.float64]]
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """`RowValues.seed_means` and `seeds_with` from sums of values and their counts, n×K for every seed."""
+    having = np.array([count.any(0) for count in counts])  # seeds×K
+    common = np.all([(count > 0) | ~has for count, has in zip(counts, having, strict=True)], axis=0) & having.any(0)
+    means = np.full(having.shape, np.nan)
+    for s, (total, count) in enumerate(zip(sums, counts, strict=True)):
+        number = np.where(common, count, 0).sum(0)
+        some = number > 0
+        means[s, some] = np.where(common, total, 0.0).sum(0)[some] / number[some]
+    return means, having.sum(0)
 
 
 def _row_scores(index: int, row: Row, found: RowValues) -> pd.DataFrame:
@@ -191,6 +209,7 @@ def _row_scores(index: int, row: Row, found: RowValues) -> pd.DataFrame:
             continue  # every case "does not apply": the output does not claim this metric
         case_values = found.values[counted[:, i], i]
         over_seeds = found.seed_means[~np.isnan(found.seed_means[:, i]), i]
+        no_spread = "" if len(over_seeds) == found.seeds_with[i] else "no sd_seeds: the seeds have no case in common"
         output = row.outputs.get(key[0], {})
         lines.append(
             {
@@ -204,13 +223,13 @@ def _row_scores(index: int, row: Row, found: RowValues) -> pd.DataFrame:
                 "ci_low": intervals.low[i],
                 "ci_high": intervals.high[i],
                 "sd_cases": float(case_values.std(ddof=1)) if n[i] > 1 else np.nan,
-                "n_seeds": len(over_seeds),
+                "n_seeds": int(found.seeds_with[i]),
                 "sd_seeds": float(over_seeds.std(ddof=1)) if len(over_seeds) > 1 else np.nan,
                 "n_folds": len(row.folds),
                 "n_replaced": int(found.replaced[i]),
                 "n_dropped": int(found.dropped[i]),
                 "fallback": "common mask" if _is_fallback(key[1], output.get("fallback", ())) else "",
-                "note": intervals.note[i],
+                "note": "; ".join(filter(None, (intervals.note[i], no_spread))),
             }
         )
     lines += _mean_over_raters(lines)

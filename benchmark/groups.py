@@ -29,14 +29,14 @@ class Row:
         label: options in which configurations of this method differ within the table, else empty.
         cells: finished cells.
         missing: cells without a result.
-        missing_folds: folds that some method of the table was asked for and this row has no result of.
+        wanted_folds: folds that some method of the table was asked for.
     """
 
     method: str
     label: str = ""
     cells: list[StoredCell] = field(default_factory=list)
     missing: list[StoredCell] = field(default_factory=list)
-    missing_folds: tuple[int, ...] = ()
+    wanted_folds: tuple[int, ...] = ()
 
     @property
     def human(self) -> bool:
@@ -58,6 +58,36 @@ class Row:
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(sorted({int(c.spec["seed"]) for c in self.cells}))
+
+    @property
+    def missing_folds(self) -> tuple[int, ...]:
+        """Wanted folds without any result."""
+        return tuple(sorted(set(self.wanted_folds) - set(self.folds)))
+
+    @property
+    def not_run(self) -> str:
+        """Wanted folds that this row was never asked for, with all or some of its seeds: ``folds 0, 2 not run``."""
+        asked = {(int(c.spec["fold"]), int(c.spec["seed"])) for c in (*self.cells, *self.missing)}
+        seeds = sorted({seed for _, seed in asked})
+        lacking: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for fold in sorted(self.wanted_folds):
+            lacking[tuple(seed for seed in seeds if (fold, seed) not in asked)].append(fold)
+        return "; ".join(
+            f"{_listed('fold', folds)} not run"
+            + (f" with {_listed('seed', without)}" if len(without) < len(seeds) else "")
+            for without, folds in lacking.items()
+            if without
+        )
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a run of the row is missing: without a result, or never asked for."""
+        return bool(self.missing or self.not_run)
+
+    @property
+    def uneven_seeds(self) -> bool:
+        """Whether seeds have results of other folds than each other."""
+        return len(set(self.folds)) * len(self.seeds) > len({(c.spec["fold"], c.spec["seed"]) for c in self.cells})
 
     @property
     def outputs(self) -> dict[str, dict[str, Any]]:
@@ -194,7 +224,7 @@ def _rows(cells: list[StoredCell]) -> list[Row]:
         rows.append(Row(found[0].method, labels[key], done, [c for c in found if c.state != State.DONE]))
     wanted = {int(c.spec["fold"]) for row in rows if not row.human for c in (*row.cells, *row.missing)}
     for row in rows:
-        row.missing_folds = tuple(sorted(wanted - set(row.folds)))
+        row.wanted_folds = tuple(sorted(wanted))
     return sorted(rows, key=lambda row: (not row.human, row.method, row.label))
 
 
@@ -288,6 +318,10 @@ def _texts(name: str, flats: dict[str, dict[str, str]]) -> dict[str, str]:
     exact = {key: flat.get(name, "none") for key, flat in flats.items()}
     plain = {key: value.strip('"') for key, value in exact.items()}
     return plain if len(set(plain.values())) == len(set(exact.values())) else exact
+
+
+def _listed(what: str, numbers: Sequence[int]) -> str:
+    return f"{what}{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def _json(value: Any) -> str:

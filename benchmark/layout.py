@@ -24,6 +24,7 @@ from .columns import (
     rater_column,
 )
 from .directions import compared_at_equal_samples, direction, worst_value
+from .groups import Row
 from .ranked import TRACKS, Track, marks, ranked
 from .revisions import revision_note
 from .sheet import Kind, Line, Score, Sheet
@@ -102,8 +103,11 @@ def duration(seconds: float | None) -> str:
 
 
 def name_of(sheet: Sheet, line: Line) -> str:
-    row = sheet.row(line)
-    return row.name + (FEWER if row.missing_folds or row.missing else "")
+    return _marked(sheet.row(line))
+
+
+def _marked(row: Row) -> str:
+    return row.name + (FEWER if row.incomplete else "")
 
 
 def output_of(sheet: Sheet, line: Line) -> str:
@@ -118,8 +122,7 @@ def samples_of(sheet: Sheet, line: Line) -> str:
     return "" if samples is None else str(samples)
 
 
-def runs_of(sheet: Sheet, line: Line) -> str:
-    row = sheet.row(line)
+def _runs(row: Row) -> str:
     if not row.cells:
         return ""
     folds, seeds = ",".join(map(str, row.folds)), ",".join(map(str, row.seeds))
@@ -240,25 +243,24 @@ def rater_columns(sheet: Sheet) -> list[Column]:
 def cost_table(sheet: Sheet) -> Table:
     """What each row took, and which of its cells are missing."""
     lines: list[TableLine] = []
-    for row in sheet.group.methods:
+    for row in (r for r in sheet.group.rows if not r.human or r.incomplete):
         budget = "; ".join(
             f"{s['name']} {s['steps']} steps" + (f" ({s['epochs']} epochs)" if s.get("epochs") else "")
             for s in (row.cells[0].train.get("stages", []) if row.cells else [])
         )
         parameters = row.cells[0].train.get("parameters") if row.cells else None
         memory = row.peak_memory_mb
-        failed = ", ".join(f"{c.name} ({c.state}{': ' + c.why if c.why else ''})" for c in row.missing)
-        line = next(li for li in sheet.lines if sheet.row(li) is row)
+        failed = [f"{c.name} ({c.state}{': ' + c.why if c.why else ''})" for c in row.missing]
         texts = [
-            name_of(sheet, line),
-            runs_of(sheet, line),
+            _marked(row),
+            _runs(row),
             budget,
             f"{parameters / 1e6:.2f} M" if parameters else "",
             duration(row.seconds("train")),
             duration(row.seconds("predict")),
             f"{memory:.0f} MB" if memory is not None else "",
             f"{sheet.group.key['protocol']} · {sheet.group.key['fingerprint']}",
-            failed or "none",
+            ", ".join([*failed, *filter(None, [row.not_run])]) or "none",
         ]
         lines.append(("method", [Entry(t) for t in texts]))
     heads = ["method", "runs", "budget", "parameters", "train", "predict", "peak memory"]
@@ -364,10 +366,15 @@ def mark_notes(sheet: Sheet, columns: Sequence[Column], spread: bool = True) -> 
     if dropped:
         notes.append(f"up to {dropped} cases are left out for every row where the data leave a metric undefined")
     notes += _undefined_notes(sheet, columns)
-    if any(row.missing_folds or row.missing for row in sheet.group.methods):
+    if any(row.incomplete for row in sheet.group.rows):
         notes.append(f"{FEWER} some cells of this row have no result; the mean is over fewer cases or runs")
-    if spread and any(not math.isnan(s.sd_seeds) for s in found):
+    if spread and any(s.n_seeds > 1 for s in found):
         notes.append("±: standard deviation over seeds of the mean; case values are averaged over seeds first")
+        uneven = [row.name for row in sheet.group.methods if row.uneven_seeds]
+        if uneven:
+            notes[-1] += (
+                f"; over the cases that all seeds of the row have, none without such cases: {', '.join(uneven)}"
+            )
     at_s = any(compared_at_equal_samples(base_metric(c.metric)) for c in columns) and sheet.table_samples
     compared = f"; metrics that change with S compare outputs with S = {sheet.table_samples} only" if at_s else ""
     if any(marks(sheet, c.metric)[0] for c in columns):

@@ -168,6 +168,9 @@ def _seed_notes(sheet: Sheet, found: Ranked) -> list[str]:
     if len(seeds) > 1:
         count = sorted({len(s) for s in seeds})
         return [f"methods have {count[0]} to {count[-1]} seeds each" if len(count) > 1 else "methods have other seeds"]
+    uneven = [sheet.row(line).name for line in found.lines if sheet.row(line).uneven_seeds]
+    if uneven:
+        return [f"seeds have results of other folds, so no order of single seeds: {', '.join(uneven)}"]
     (of_all,) = seeds
     if len(of_all) < 2 or any(m is None or np.isnan(m).any() for m in means):
         return []

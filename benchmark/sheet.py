@@ -113,7 +113,7 @@ class Sheet:
         return None if row is None else CaseValues(row.cases, row.patients, row.values[:, column])
 
     def seed_means(self, line: Line, metric: str) -> NDArray[np.float64] | None:
-        """Means over the cases of every seed of the row, in the order of ``row.seeds``; None as `case_values`."""
+        """Means of every seed of the row over the cases that all have, as ``row.seeds``; None as `case_values`."""
         row, column = self._column(line, metric)
         return None if row is None else row.seed_means[:, column]
 
@@ -193,6 +193,7 @@ class Sheet:
                     "folds": list(row.folds),
                     "seeds": list(row.seeds),
                     "missing_folds": list(row.missing_folds),
+                    "not_run": row.not_run,
                     "train_seconds": row.seconds("train"),
                     "predict_seconds": row.seconds("predict"),
                     "peak_memory_mb": row.peak_memory_mb,

@@ -87,9 +87,10 @@ def print_sheet(sheet: Sheet, console: Console) -> None:
     for note in [*notes, *mark_notes(sheet, [*first, *second], spread=False)]:
         console.print(_escape(note), style="dim", highlight=False)
     for row in sheet.group.rows:
-        for cell in row.missing:
-            said = _escape(f"{cell.name}: {cell.state}. {cell.why}")
-            console.print(said, style="red", highlight=False, soft_wrap=not console.is_terminal)  # a line each in a log
+        said = [f"{cell.name}: {cell.state}. {cell.why}" for cell in row.missing]
+        for one in [*said, f"{row.name}: {row.not_run}"] if row.not_run else said:
+            # A line each in a log.
+            console.print(_escape(one), style="red", highlight=False, soft_wrap=not console.is_terminal)
 
 
 _LEAD = 3  # method, output, S: repeated in every part of a table that is too wide

@@ -133,6 +133,7 @@ def line_records(sheet: Sheet, group: int, first_row: int) -> list[dict[str, Any
                 "seeds": list(row.seeds),
                 "missing": len(row.missing),
                 "missing_folds": list(row.missing_folds),
+                "not_run": row.not_run,
                 "train_s": _rounded(row.seconds("train")),
                 "predict_s": _rounded(row.seconds("predict")),
                 "memory_mb": _rounded(row.peak_memory_mb),

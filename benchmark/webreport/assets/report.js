@@ -131,7 +131,8 @@ const multirater = { board: null, rows: {}, last: 0 };
     columns.push({ key: "runs", label: "Runs", text: true,
       value: (l) => (l.folds.length ? `fold ${l.folds.join(",")}; seed ${l.seeds.join(",")}` : ""),
       html: (l) => esc(l.folds.length ? `fold ${l.folds.join(",")}; seed ${l.seeds.join(",")}` : "")
-        + (l.missing ? ` <span class="warn">${l.missing} cell${l.missing > 1 ? "s" : ""} without a result</span>` : ""),
+        + (l.missing ? ` <span class="warn">${l.missing} cell${l.missing > 1 ? "s" : ""} without a result</span>` : "")
+        + (l.not_run ? ` <span class="warn">${esc(l.not_run)}</span>` : ""),
     });
     return columns;
   }
