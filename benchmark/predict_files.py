@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ..core.errors import UserError
 from ..core.files import write_bytes, write_json
-from .predict_images import NewImage, Predicted, predict_image, read_image
+from .predict_images import PERCENTILES, NewImage, Predicted, Scaling, predict_image, read_image
 
+_EXACT = 1e-3  # a resized image may leave [0, 1] by that much
 FORMATS = ("nifti", "png", "npz")
 
 
@@ -30,6 +31,7 @@ def predict_files(
     stretch: bool = False,
     device: str = "cpu",
     tick: Callable[[Path], None] = lambda folder: None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> list[Path]:
     """Predict images and write ``OUT/<image>/``: what the method gives of samples, maps for the readers, mean map.
 
@@ -39,11 +41,13 @@ def predict_files(
         out: where to write; one folder an image.
         n_samples: S; None: as many as the cell's evaluation used.
         formats: of `FORMATS`; none: NIfTI for NIfTI images and PNG for others, and npz for all.
-        window: see `read_image`; None: as the cell's data set was read, if it says so.
+        window: grey values that become 0 and 1; None: as the cell's data set has it, else by type and values of each
+            image (`Scaling`).
         seed: of the draws, which depend on it and the image's name alone.
         stretch: allow images of another shape.
         device: where to compute.
         tick: called with each folder that is finished.
+        say: called with a sentence where an image was scaled by its own values.
 
     Returns:
         The folders written.
@@ -62,10 +66,15 @@ def predict_files(
     method.eval()
     if n_samples is None:
         n_samples = int(spec["eval"]["n_samples"])
-    own_window, how = _reading(spec)
+    scaling = _scaling(spec, window)
     written = []
     for path in images:
-        image = read_image(path, method.data.channels, window or own_window, how)
+        image = read_image(path, method.data.channels, scaling)
+        if image.rule == PERCENTILES:
+            say(
+                f"{path}: its {PERCENTILES}, grey values {image.low:g} and {image.high:g}, became 0 and 1; --window "
+                f"LOW HIGH sets others"
+            )
         found = predict_image(method, image, n_samples, seed, torch.device(device), stretch)
         folder = out / image.name
         chosen = formats or ("nifti" if path.name.lower().endswith((".nii", ".nii.gz")) else "png", "npz")
@@ -80,7 +89,8 @@ def predict_files(
                 "seed": seed,
                 "n_samples": 0 if found.samples is None else len(found.samples),
                 "raters": list(found.rater_ids),
-                "window": window or own_window,
+                "window": scaling.window,
+                "scaling": {"low": image.low, "high": image.high, "rule": image.rule},
                 "size": {"image": list(image.planes[0].shape[1:]), "network": list(method.data.size)},
                 "files": sorted(files),
             },
@@ -108,16 +118,21 @@ def _check(images: Sequence[Path], formats: Sequence[str]) -> None:
         names[name] = path
 
 
-def _reading(spec: dict[str, Any]) -> tuple[tuple[float, float] | None, str]:
-    """Grey value window and channel rule of a cell whose data set reads files by a declaration of the user."""
+def _scaling(spec: dict[str, Any], window: tuple[float, float] | None) -> Scaling:
+    """What the cell's data set says of the values of its images."""
     from ..datasets import open_dataset
     from ..datasets.listed_files import ListedFiles
 
     dataset = open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"])
-    if not isinstance(dataset, ListedFiles):
-        return None, ""
-    _ = dataset.cases  # reads the declaration
-    return dataset.reading.window, dataset.reading.channels
+    images = dataset.arrays([0, len(dataset) // 2, len(dataset) - 1])[0]
+    low, high = float(images.min()), float(images.max())
+    return Scaling(
+        window or dataset.window,
+        "--window" if window else "window of the cell's data set",
+        dataset.reading.channels if isinstance(dataset, ListedFiles) else "",
+        isinstance(dataset, ListedFiles),
+        f"which are not in [0, 1] but reach from {low:.3g} to {high:.3g}" if low < -_EXACT or high > 1 + _EXACT else "",
+    )
 
 
 # -- writers ---------------------------------------------------------------------------------------

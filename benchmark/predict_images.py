@@ -1,7 +1,9 @@
 """Predictions of a trained cell for new images: samples, masks for the readers and the mean map, as files.
 
-An image is scaled to [0, 1] as the `folder` data set does (or as the cell's own YAML says), brought to the size that
-the cell was trained on, and what comes out is brought back to the image's own grid before it is cut into masks.
+An image is scaled to [0, 1] as the cell's data set scaled its own where that reads such files or declares a window; it
+stays as it is where its values already lie there, and else is scaled as the `folder` data set does. It is brought to
+the size that the cell was trained on, and what comes out is brought back to the image's own grid before it is cut into
+masks.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import UserError
-from ..datasets.image_files import read_array, read_picture, resize_image, to_channels, to_unit_range
+from ..datasets.image_files import read_array, read_picture, resize_image, to_channels, to_unit_range, unit_window
 from ..datasets.volume_files import SUFFIXES as NIFTI
 from ..datasets.volume_files import Layout, Volume, open_volume
 from .class_layout import ClassLayout
@@ -29,6 +31,39 @@ Floats = NDArray[np.float32]
 _ASPECT = 0.02  # an image may be that much wider or higher than the cell's own shape before it counts as stretched
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """How grey values of files become those that a cell knows.
+
+    Attributes:
+        window: grey values that become 0 and 1; None: by type and values of each image.
+        by: whose window it is.
+        channels: ``grey``, ``rgb`` or ``as_stored``; empty: by the number of channels.
+        from_files: the cell's data set scaled such files itself: values within [0, 1] are scaled as all others.
+        standardised: the cell knows other values than [0, 1]: only arrays that were made alike can be taken.
+    """
+
+    window: tuple[float, float] | None = None
+    by: str = "--window"
+    channels: str = ""
+    from_files: bool = False
+    standardised: str = ""
+
+    def apply(self, values: NDArray[Any], found: NewImage) -> Floats:
+        """Float32 in [0, 1], and what was done into `found`."""
+        typed = values.dtype in (np.bool_, np.uint8)
+        if self.window is None and not typed and not self.from_files and values.min() >= 0 and values.max() <= 1:
+            found.low, found.high, found.rule = 0.0, 1.0, AS_STORED
+            return values.astype(np.float32)
+        found.low, found.high = self.window or unit_window(values)
+        found.rule = self.by if self.window else (f"range of {values.dtype}" if typed else PERCENTILES)
+        return to_unit_range(values, self.window if typed else (found.low, found.high))
+
+
+AS_STORED = "as stored"
+PERCENTILES = "percentiles 0.5 and 99.5"
+
+
 @dataclass
 class NewImage:
     """One image, ready to be predicted.
@@ -38,6 +73,8 @@ class NewImage:
         planes: D slices C×H×W in [0, 1] at their own size; one of a picture.
         volume, layout: of a NIfTI volume.
         spacing: mm (row, column) of a picture that knows it.
+        low, high: grey values that became 0 and 1.
+        rule: where these come from.
     """
 
     path: Path
@@ -45,6 +82,9 @@ class NewImage:
     volume: Volume | None = None
     layout: Layout | None = None
     spacing: tuple[float, float] | None = None
+    low: float = 0.0
+    high: float = 1.0
+    rule: str = AS_STORED
 
     @property
     def name(self) -> str:
@@ -74,36 +114,42 @@ class Predicted:
     rater_ids: tuple[str, ...] = field(default=())
 
 
-def read_image(path: Path, channels: int, window: tuple[float, float] | None = None, how: str = "") -> NewImage:
+def read_image(path: Path, channels: int, scaling: Scaling | None = None) -> NewImage:
     """A picture, an npy array (H×W, H×W×3, or C×H×W already in [0, 1]) or a NIfTI file of one or many slices.
 
     Args:
         path: of the image.
         channels: of the images that the cell was trained on.
-        window: grey values that become 0 and 1; None as `to_unit_range`.
-        how: ``grey``, ``rgb`` or ``as_stored``; empty: by the number of channels.
+        scaling: of its values; a volume is scaled as one.
 
     Raises:
-        UserError: a file that cannot be read, or another number of channels.
+        UserError: a file that cannot be read, another number of channels, or values that the cell cannot know.
     """
-    how = how or {1: "grey", 3: "rgb"}.get(channels, "as_stored")
+    scaling = scaling or Scaling()
+    how = scaling.channels or {1: "grey", 3: "rgb"}.get(channels, "as_stored")
     low = path.name.lower()
     found = NewImage(path, [])
-    if low.endswith(NIFTI) and sum(n > 1 for n in open_volume(path, axes=7).stored) > 2:
-        volume = open_volume(path)
-        layout = volume.layout
-        planes = dict(volume.planes(layout))
-        stack = to_unit_range(np.stack([planes[i] for i in range(len(planes))]), window)
-        found = NewImage(path, [to_channels(plane, how) for plane in stack], volume, layout)
-    elif (
-        low.endswith(".npy") and (array := read_array(path)).ndim == 3 and array.shape[0] == channels and channels != 1
-    ):
+    array = read_array(path) if low.endswith(".npy") and (channels != 1 or scaling.standardised) else None
+    if scaling.standardised:
+        if array is None or array.ndim != 3:
+            raise UserError(
+                f"{path} cannot be scaled like the cell's images, {scaling.standardised}; give it prepared in the same "
+                f"way, as npy C×H×W"
+            )
+        found.planes = [array.astype(np.float32)]
+    elif low.endswith(NIFTI) and sum(n > 1 for n in open_volume(path, axes=7).stored) > 2:
+        found.volume = open_volume(path)
+        found.layout = found.volume.layout
+        planes = dict(found.volume.planes(found.layout))
+        stack = scaling.apply(np.stack([planes[i] for i in range(len(planes))]), found)
+        found.planes = [to_channels(plane, how) for plane in stack]
+    elif array is not None and array.ndim == 3 and array.shape[0] == channels:
         if array.min() < 0 or array.max() > 1:
             raise UserError(f"{path} has {channels} channels outside [0, 1]; scale each to that range first")
-        found = NewImage(path, [array.astype(np.float32)])
+        found.planes = [array.astype(np.float32)]
     else:
         picture = read_picture(path)
-        found = NewImage(path, [to_channels(to_unit_range(picture.values, window), how)], spacing=picture.spacing)
+        found.planes, found.spacing = [to_channels(scaling.apply(picture.values, found), how)], picture.spacing
     given = found.planes[0].shape[0]
     if given != channels:
         raise UserError(f"{path} has {given} channels, but the cell was trained on {channels}; give an npy file C×H×W")

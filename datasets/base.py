@@ -141,6 +141,12 @@ class Dataset(ABC):
         """The options that change the stored arrays (default: all but split and identity)."""
         return {k: v for k, v in self.options.items() if k not in ("split", "identity", "root")}
 
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """Grey values of the files that became 0 and 1 in the arrays, where a window was declared."""
+        given = self.options.get("window")
+        return (given[0], given[1]) if given else None
+
     def leftovers(self) -> dict[str, list[str]]:
         """Names of what was found beside the data and is not used, by kind; `multirater prepare` shows them."""
         return {}

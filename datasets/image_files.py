@@ -232,6 +232,14 @@ def to_channels(values: np.ndarray, channels: str) -> np.ndarray:
     return (values @ np.array([0.299, 0.587, 0.114], np.float32))[None]
 
 
+def unit_window(values: np.ndarray) -> tuple[float, float]:
+    """The grey values that `to_unit_range` makes 0 and 1 where no window is given."""
+    if values.dtype in (np.bool_, np.uint8):
+        return 0.0, 1.0 if values.dtype == np.bool_ else 255.0
+    low, high = np.percentile(values, [0.5, 99.5])
+    return float(low), float(high)
+
+
 def to_unit_range(values: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:
     """Float32 in [0, 1] with the shape of `values`.
 
@@ -243,7 +251,7 @@ def to_unit_range(values: np.ndarray, window: tuple[float, float] | None) -> np.
         return values.astype(np.float32)
     if window is None and values.dtype == np.uint8:
         return values.astype(np.float32) / np.float32(255)
-    low, high = window if window else np.percentile(values, [0.5, 99.5])
+    low, high = window or unit_window(values)
     if high <= low:
         return np.zeros(values.shape, np.float32)
     return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1).astype(np.float32)

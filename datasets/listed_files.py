@@ -17,7 +17,16 @@ from .base import Identity, Progress
 from .digests import file_digests
 from .file_dataset import Decoded, RawCase
 from .folder_config import Foreground
-from .image_files import distinct, lossy, read_picture, resize_image, resize_labels, to_channels, to_unit_range
+from .image_files import (
+    distinct,
+    lossy,
+    read_picture,
+    resize_image,
+    resize_labels,
+    to_channels,
+    to_unit_range,
+    unit_window,
+)
 from .volume_dataset import Placed, Stack, VolumeDataset
 from .volume_files import SUFFIXES, open_volume, same_size
 
@@ -77,6 +86,11 @@ class ListedFiles(VolumeDataset):
     @property
     def build_options(self) -> dict[str, Any]:
         return {"size": self.options["size"]}
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        _ = self.cases  # reads the declaration
+        return self.reading.window
 
     @abstractmethod
     def list_files(self, root: Path) -> tuple[Reading, list[ListedCase], tuple[str, ...]]:
@@ -196,8 +210,7 @@ class ListedFiles(VolumeDataset):
             planes[k] = plane
         window, whole = self.reading.window, np.stack(planes)
         if window is None and whole.dtype not in (np.bool_, np.uint8):
-            low, high = np.percentile(whole, [0.5, 99.5])
-            window = (float(low), float(high))
+            window = unit_window(whole)
         return np.stack([resize_image(to_unit_range(plane, window)[None], size)[0] for plane in whole])
 
     def _masks(self, case: ListedCase, read: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -197,12 +197,15 @@ class Qubiq(VolumeDataset):
 
     # -- reading --------------------------------------------------------------------------------
 
+    @property
+    def window(self) -> tuple[float, float] | None:
+        return super().window or self.info.window
+
     def decode(self, raw: RawCase) -> Decoded:
         if self.options["preparation"] == "matting":
             return decode_matting(raw)
-        window = self.options["window"] or self.info.window
         if self.info.volumes:
-            return self.read_stack(raw.handle, CODES, window)
+            return self.read_stack(raw.handle, CODES, self.window)
         path, masks = raw.handle
         image, spacing = _picture(path, self.info.channels)
         labels = np.zeros((len(masks), len(self.tasks), *image.shape[1:]), np.uint8)
@@ -210,7 +213,7 @@ class Qubiq(VolumeDataset):
         for r in np.flatnonzero(valid):
             for t, mask in enumerate(masks[r]):
                 labels[r, t] = _mask(mask, image.shape[1:], path)
-        scaled = np.stack([to_unit_range(channel, window) for channel in image])
+        scaled = np.stack([to_unit_range(channel, self.window) for channel in image])
         # NIfTI's (x, y) to (row, column)
         return Decoded(
             scaled.swapaxes(1, 2), (labels if self.overlapping else labels[:, 0]).swapaxes(-1, -2), valid, spacing

@@ -14,10 +14,12 @@ import torch
 from click.testing import CliRunner, Result
 from multirater.benchmark.commands.predict import command
 from multirater.benchmark.predict_files import predict_files
-from multirater.benchmark.predict_images import NewImage, predict_image, read_image
+from multirater.benchmark.predict_images import NewImage, Scaling, predict_image, read_image
 from multirater.core.errors import UserError
 from multirater.core.options import resolve_options
 from multirater.datasets import DATASETS, DataDescription, open_dataset
+from multirater.datasets.image_files import to_unit_range
+from multirater.datasets.qubiq import SOFT_TISSUE
 from multirater.methods.base import Method, Prediction
 from PIL import Image
 
@@ -117,7 +119,7 @@ def test_all_slices_of_a_volume_share_the_noise(method: Threshold, tmp_path: Pat
 def test_values_become_zero_to_one_as_declared(tmp_path: Path) -> None:
     path = tmp_path / "ct.npy"
     np.save(path, np.linspace(-1000, 400, SIZE * SIZE).reshape(SIZE, SIZE))
-    plane = read_image(path, 1, (-1000.0, 400.0)).planes[0]
+    plane = read_image(path, 1, Scaling((-1000.0, 400.0))).planes[0]
     assert (plane.min(), plane.max()) == (0, 1)
     np.testing.assert_allclose(plane[0, SIZE // 2, 0], 0.5, atol=0.02)
     three = tmp_path / "mri.npy"
@@ -156,6 +158,66 @@ def cell(fabricate: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     (folder / "spec.json").write_text(json.dumps({**spec, "train": train}))
     save_weights(folder / "weights.safetensors", create_method("unet_soft", dataset.describe(), **own))
     return folder
+
+
+def test_images_of_the_data_set_are_predicted_as_the_evaluation_sees_them(cell: Path, tmp_path: Path) -> None:
+    from multirater.benchmark.worker import load_cell
+
+    spec = json.loads((cell / "spec.json").read_text())
+    dataset = open_dataset("synthetic", **spec["dataset"]["options"])
+    image = dataset.arrays([5])[0][0]
+    assert 0 < image.min() < image.max() < 1
+    expected = predict_image(load_cell(cell), NewImage(tmp_path / "own", [image]), 1, 0, torch.device("cpu")).mean[0]
+    np.save(tmp_path / "npy.npy", image[0])
+    Image.fromarray(image[0]).save(tmp_path / "tif.tif")
+    nibabel.save(nibabel.Nifti1Image(image[0].T, np.eye(4)), tmp_path / "nifti.nii.gz")
+    Image.fromarray((image[0] * 255).round().astype(np.uint8)).save(tmp_path / "png.png")
+    Image.fromarray((image[0] * 4095).round().astype(np.uint16)).save(tmp_path / "deep.png")
+    said: list[str] = []
+    files = [tmp_path / name for name in ("npy.npy", "tif.tif", "nifti.nii.gz", "png.png", "deep.png")]
+    folders = predict_files(cell, files, tmp_path / "out", formats=["npz"], say=said.append)
+    means = [np.load(folder / "prediction.npz")["mean"].reshape(SIZE, SIZE) for folder in folders]
+    for mean in means[:3]:
+        np.testing.assert_allclose(mean, expected, atol=1e-6)
+    np.testing.assert_allclose(means[3], expected, atol=0.02)
+    records = [json.loads((folder / "prediction.json").read_text())["scaling"] for folder in folders]
+    assert records[:3] == [{"low": 0.0, "high": 1.0, "rule": "as stored"}] * 3
+    assert records[3] == {"low": 0.0, "high": 255.0, "rule": "range of uint8"}
+    low, high = np.percentile(np.round(image[0] * 4095), [0.5, 99.5])
+    assert records[4] == {"low": low, "high": high, "rule": "percentiles 0.5 and 99.5"}
+    (sentence,) = said
+    assert sentence.startswith(f"{files[4]}: its percentiles 0.5 and 99.5, grey values {low:g} and {high:g}, became")
+    predict_files(cell, files[4:], tmp_path / "out", formats=["npz"], window=(0, 4095), say=said.append)
+    np.testing.assert_allclose(np.load(folders[4] / "prediction.npz")["mean"], expected, atol=0.02)
+    assert len(said) == 1
+    assert "0.5th and 99.5th percentile" in " ".join(run("--help").output.split())
+
+
+def test_files_are_scaled_as_a_data_set_of_such_files_does(tmp_path: Path) -> None:
+    values = np.linspace(0.2, 0.6, SIZE * SIZE).reshape(SIZE, SIZE)
+    np.save(tmp_path / "x.npy", values)
+    found = read_image(tmp_path / "x.npy", 1, Scaling(from_files=True))
+    np.testing.assert_array_equal(found.planes[0][0], to_unit_range(values, None))
+    assert found.rule == "percentiles 0.5 and 99.5"
+    own = read_image(tmp_path / "x.npy", 1, Scaling((0.0, 2.0), "window of the cell's data set"))
+    assert (own.low, own.high, own.rule) == (0, 2, "window of the cell's data set")
+    np.testing.assert_allclose(own.planes[0][0], values / 2, rtol=1e-6)
+
+
+def test_windows_that_data_sets_declare(tmp_path: Path) -> None:
+    assert open_dataset("qubiq", root=str(tmp_path), set="kidney").window == SOFT_TISSUE
+    assert open_dataset("qubiq", root=str(tmp_path), set="kidney", window=(0.0, 9.0)).window == (0, 9)
+    assert open_dataset("qubiq", root=str(tmp_path), set="brain-growth").window is None
+    assert open_dataset("synthetic", size=SIZE).window is None
+
+
+def test_standardised_images_cannot_be_made_from_files(tmp_path: Path, picture: Path) -> None:
+    scaling = Scaling(standardised="which are not in [0, 1] but reach from -2 to 5")
+    with pytest.raises(UserError, match=r"cannot be scaled like the cell's images.*from -2 to 5; give it prepared"):
+        read_image(picture, 1, scaling)
+    values = np.random.default_rng(0).normal(size=(1, SIZE, SIZE)).astype(np.float32)
+    np.save(tmp_path / "z.npy", values)
+    np.testing.assert_array_equal(read_image(tmp_path / "z.npy", 1, scaling).planes[0], values)
 
 
 def run(*arguments: object) -> Result:
