@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -24,11 +25,11 @@ def command(
     """Draw what is new under derived/figures, and its index.md; figures that do not apply are named there."""
     from ..figures import draw_figures
 
-    paths = draw_figures(results, names(only), force, names(methods), names(datasets))
+    # Each picture is named as soon as it lies there: with many methods drawing takes minutes.
+    said = partial(click.echo, err=as_json)
+    paths = draw_figures(results, names(only), force, names(methods), names(datasets), said=said)
     if as_json:
         click.echo(json.dumps([str(path) for path in paths], indent=1))
     else:
-        for path in paths:
-            click.echo(path)
         click.echo(results / "derived" / "figures" / "index.md")
     return 0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-VERSION = 7  # raised when a figure would look different from the same results
+VERSION = 8  # raised when a figure would look different from the same results
 _PRESETS = ("smoke", "quick", "paper")  # the later one gives a data set's plain file names
 _MADE = "figures.json"
 _SUFFIXES = (".png", ".pdf", ".csv")
@@ -58,6 +58,7 @@ def draw_figures(
     methods: Sequence[str] = (),
     datasets: Sequence[str] = (),
     sheets: Sequence[Sheet] | None = None,
+    said: Callable[[Path], object] = lambda path: None,
 ) -> list[Path]:
     """Draw what is new under ``derived/figures`` and write ``index.md``.
 
@@ -68,6 +69,7 @@ def draw_figures(
         methods: draw the figures of these methods only, and none of a whole table; empty: all.
         datasets: draw those of these data sets only; empty: all.
         sheets: the tables of `results`, if they were computed already.
+        said: called with each PNG of the returned list as soon as it lies there.
 
     Returns:
         The PNG files of all chosen figures that apply, whether drawn now or before.
@@ -96,11 +98,12 @@ def draw_figures(
             whole = all((folder / f"{job.stem}{suffix}").is_file() for suffix in _SUFFIXES)
             if old.get("key") == job.key and whole and not old.get("left_out") and not force:
                 done[job.stem] = old
+                said(folder / f"{job.stem}.png")
                 continue
             entry = {"key": job.key, "kind": job.kind, "subject": job.subject, "table": job.table, "left_out": ""}
             try:
                 figure, table = job.draw()
-                save(figure, table, folder, job.stem)
+                said(save(figure, table, folder, job.stem)[0])
             except (LeftOut, UserError) as reason:  # damaged files of one cell must not cost the other figures
                 entry["left_out"] = str(reason)
             done[job.stem] = entry

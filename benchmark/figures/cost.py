@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..ranked import Ranked
 from ..sheet import Line, Sheet
+from .labels import CLOSE, beside
 from .source import LeftOut
-from .style import BLACK, BLUE, GREY, TWO_COLUMN
+from .style import BLACK, BLUE, GREY, TWO_COLUMN, text_width
 from .tracks import marked_names, metric_label, ranked_caption, rankings_of
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ COSTS = {
 }
 COLUMNS = ("metric", "n_samples", "cost", "number", "method", "output", "value", "amount", "pareto")
 _METRICS = ("ged", "dice_rater", "dice_soft")
+_NUMBER = 6.0  # size of a number beside its point
+_DOT = 1.8  # radius of a point
 
 
 def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
@@ -48,7 +52,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     figure, axes = plt.subplots(
         len(found),
         len(costs),
-        figsize=(TWO_COLUMN, 1.65 * len(found) + 0.5 + 0.13 * -(-len(numbers) // 4)),
+        figsize=(TWO_COLUMN, 1.8 * len(found) + 0.5 + 0.13 * -(-len(numbers) // 4)),
         sharex="col",
         sharey="row",
         squeeze=False,
@@ -56,7 +60,7 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     )
     for y, one in enumerate(found.values()):
         for x, cost in enumerate(costs):
-            _panel(axes[y, x], one, table[(table["metric"] == one.metric) & (table["cost"] == cost)])
+            _panel(axes[y, x], table[(table["metric"] == one.metric) & (table["cost"] == cost)])
             axes[y, x].set_xlabel(COSTS[cost] if y == len(found) - 1 else "")
         axes[y, 0].set_ylabel(metric_label(one.metric) + (f"\nS = {one.n_samples}" if one.n_samples else ""))
     _legend(figure, sheet, found, numbers)
@@ -68,6 +72,14 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
         "filled, joined: nobody is better in both; bars: 95 % intervals over patients",
         f"measured on: {', '.join(filter(None, machines))}; shared machines make times rough" if any(machines) else "",
     )
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
+    for y, one in enumerate(found.values()):
+        for x, cost in enumerate(costs):
+            part = table[(table["metric"] == one.metric) & (table["cost"] == cost)]
+            if len(part):
+                _number(axes[y, x], part)
     return figure, table[list(COLUMNS)]
 
 
@@ -116,29 +128,54 @@ def _front(frame: pd.DataFrame, direction: str) -> list[bool]:
     return out
 
 
-def _panel(ax: Axes, one: Ranked, table: pd.DataFrame) -> None:
+def _panel(ax: Axes, table: pd.DataFrame) -> None:
     front = table[table["pareto"]].sort_values("amount")
     ax.plot(front["amount"], front["value"], color=BLUE, linewidth=0.8, zorder=1, drawstyle="steps-post")
-    for point in table.itertuples():
-        if not np.isnan(point.ci_low):
-            ax.plot([point.amount] * 2, [point.ci_low, point.ci_high], color="#CCCCCC", linewidth=0.7, zorder=0)
-        look: dict[str, Any] = {"mfc": BLUE, "mec": BLUE} if point.pareto else {"mfc": "white", "mec": GREY}
-        ax.plot(point.amount, point.value, "o", markersize=7.5, markeredgewidth=0.7, zorder=2 + point.pareto, **look)
-        colour = "white" if point.pareto else BLACK
-        ax.text(
-            point.amount,
-            point.value,
-            str(point.number),
-            ha="center",
-            va="center_baseline",
-            fontsize=5.5,
-            color=colour,
-            zorder=4 + point.pareto,
-        )
+    known = table[table["ci_low"].notna()]
+    ax.vlines(known["amount"], known["ci_low"], known["ci_high"], color="#D5D5D5", linewidth=0.7, zorder=0)
+    for pareto, colour in ((False, "white"), (True, BLUE)):
+        part = table[table["pareto"] == pareto]
+        look: dict[str, Any] = {"mfc": colour, "mec": BLUE if pareto else GREY, "markeredgewidth": 0.7}
+        ax.plot(part["amount"], part["value"], "o", markersize=2 * _DOT, zorder=4 + pareto, **look)
     amounts = table["amount"]
     if len(amounts) and amounts.max() > 8 * amounts.min():
         ax.set_xscale("log")
-    ax.margins(x=0.12, y=0.1)
+    ax.margins(x=0.16, y=0.1)
+
+
+def _number(ax: Axes, table: pd.DataFrame) -> None:
+    """Numbers beside the points of a panel that has its place in the figure."""
+    points = 72 / ax.figure.dpi  # a pixel in printer's points
+    frame = ax.get_window_extent()
+    places = (ax.transData.transform(table[["amount", "value"]].to_numpy()) - frame.min) * points
+    widths = [text_width(str(number), _NUMBER) * 72 + 1 for number in table["number"]]
+    sizes = np.column_stack([widths, np.full(len(table), _NUMBER)])
+    keep = _steps(places[table["pareto"].to_numpy()])
+    offsets = beside(places, sizes, np.array(frame.size) * points, _DOT + 0.5, keep)
+    line = {"arrowstyle": "-", "linewidth": 0.4, "color": "#555555", "shrinkA": 0, "shrinkB": _DOT}
+    for point, offset in zip(table.itertuples(), offsets, strict=True):
+        label = ax.annotate(
+            str(point.number),
+            (point.amount, point.value),
+            offset,
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=_NUMBER,
+            color=BLUE if point.pareto else BLACK,
+            bbox={"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none"},
+            arrowprops=line if np.hypot(*offset) > CLOSE else None,
+            zorder=3,
+        )
+        label.set_in_layout(False)  # the panel keeps the place that the numbers were found for
+
+
+def _steps(front: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Places along the stepped line through the points of a front."""
+    front = front[np.argsort(front[:, 0], kind="stable")]
+    corners = np.column_stack([np.repeat(front[:, 0], 2)[1:], np.repeat(front[:, 1], 2)[:-1]])
+    along = np.linspace(0, 1, 40)[:, None, None]
+    return np.asarray(corners[:-1] + along * np.diff(corners, axis=0)).reshape(-1, 2)
 
 
 def _legend(figure: Figure, sheet: Sheet, found: dict[str, Ranked], numbers: dict[str, int]) -> None:
@@ -147,7 +184,7 @@ def _legend(figure: Figure, sheet: Sheet, found: dict[str, Ranked], numbers: dic
     shown: dict[str, str] = {}
     for one in found.values():
         for name, text in marked_names(sheet, one).items():
-            shown[name] = text if text != name else shown.get(name, name)
+            shown[name] = max(shown.get(name, ""), text, key=len)  # with the dagger, if any metric has it
     handles = [Line2D([], [], linestyle="", label=f"{number}  {shown[name]}") for name, number in numbers.items()]
     figure.legend(
         handles=handles, loc="outside upper left", ncols=4, handlelength=0, handletextpad=0, columnspacing=1.4

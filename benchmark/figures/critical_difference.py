@@ -10,21 +10,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..ranked import Ranked
 from ..sheet import Sheet
 from ..statistics import nemenyi_distance
 from .source import LeftOut
-from .style import BLACK, BLUE, GREY, ONE_COLUMN, TWO_COLUMN, VERMILLION, caption, short
+from .style import BLACK, BLUE, GREY, ONE_COLUMN, TWO_COLUMN, VERMILLION, caption, short, text_width
 from .tracks import compared, footnote, grid_of, marked_names, rankings_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_NAME = 0.145  # inches of a name
+_NAME = 0.122  # inches of a name
+_SIZE = 6.5  # of its letters, in points
+_ELBOW = 0.03  # from a line to the name at its end
 _BAR = 0.07
 _TOP = 0.16  # from the axis to the first name, without bars
+_STEPS = (1, 2, 5, 10, 20, 50, 100, 1000)  # from one numbered rank to the next
 
 
 def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
@@ -40,36 +44,45 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     if all(reasons.values()):
         raise LeftOut("; ".join(f"{metric}: {why}" for metric, why in reasons.items()))
     down, across = grid_of(found)
-    most = max(len(one.names) for one in found.values())
-    bars = max(len(one.joined) for one in found.values() if not reasons[one.metric])
-    reach = _TOP + _BAR * bars + _NAME * -(-most // 2) + 0.08
-    height = reach + 0.47  # the axis with its numbers, and the title
+    shown = list(found.values())
+    reach = [0.0 if reasons[one.metric] else _reach(one) for one in shown]
+    heights = [max(reach[across * i : across * (i + 1)]) for i in range(down)]  # of a line of panels, below the axis
     width = TWO_COLUMN if across > 1 else ONE_COLUMN
+    above = 0.47  # the axis with its numbers, and the title
     figure, axes = plt.subplots(
-        down, across, figsize=(width, height * down + 0.55), squeeze=False, layout="constrained"
+        down,
+        across,
+        figsize=(width, sum(heights) + above * down + 0.55),
+        height_ratios=[height + above for height in heights],
+        squeeze=False,
+        layout="constrained",
     )
     records = []
-    for ax, one in zip(axes.flat, found.values(), strict=False):
+    for i, (ax, one) in enumerate(zip(axes.flat, shown, strict=False)):
         ax.axis("off")
         ax.set_title(compared(one), loc="left", fontsize=7.5)
         if reasons[one.metric]:
             ax.text(0.5, 0.5, reasons[one.metric], transform=ax.transAxes, ha="center", va="center", fontsize=6.5)
         else:
-            _diagram(ax, one, marked_names(sheet, one), reach)
+            _diagram(ax, one, marked_names(sheet, one), width / across - 0.1, heights[i // across])
         records.append(_table(one, joined=not reasons[one.metric]))
     for ax in axes.flat[len(found) :]:
         ax.axis("off")
-    first = next(iter(found.values()))
     caption(
         figure,
-        f"Mean rank of a method over {first.friedman.n} patients (1 = best)",
+        f"Mean rank of a method over {shown[0].friedman.n} patients (1 = best)",
         "thick bars join methods without a significant difference (Wilcoxon, Holm, 5 %)",
-        "red: Nemenyi's critical difference, for comparison with older papers",
+        "vermilion: Nemenyi's critical difference, for comparison with older papers",
         sheet.group.title,
         footnote(sheet, found),
         notice=sheet.group.notice,
     )
     return figure, pd.concat(records, ignore_index=True)
+
+
+def _reach(one: Ranked) -> float:
+    """Inches from the axis to the lower end of a diagram."""
+    return _TOP + _BAR * len(one.joined) + _NAME * len(one.names) + 0.1
 
 
 def _reason(one: Ranked) -> str:
@@ -97,46 +110,43 @@ def _table(one: Ranked, joined: bool) -> pd.DataFrame:
     ).sort_values(["mean_rank", "method"], kind="stable", ignore_index=True)
 
 
-def _diagram(ax: Axes, one: Ranked, shown: dict[str, str], inches: float) -> None:
-    """Ranks grow from left to right; the better half is named on the left, the others on the right."""
+def _diagram(ax: Axes, one: Ranked, shown: dict[str, str], width: float, height: float) -> None:
+    """Ranks grow from left to right; each method is named left of its own line, the best one on top.
+
+    A line ends at its name and all that are longer stand to the right of it: names need no room of their own but that
+    of the first few left of the axis.
+    """
     ranks = dict(zip(one.names, one.friedman.mean_ranks, strict=True))
     order = sorted(one.names, key=lambda name: (ranks[name], name))
-    size = len(order)
-    span = max(size - 1, 1)
-    left, right = 1 - 1.25 * span, size + 1.25 * span
-    ax.set_xlim(left, right)
-    ax.set_ylim(inches, -0.22)
-    ax.plot([1, size], [0, 0], color=BLACK, linewidth=0.8)
-    step = 1 if size <= 9 else 2 if size <= 12 else 4
-    for place in range(1, size + 1):
-        ax.plot([place, place], [0, -0.04], color=BLACK, linewidth=0.6)
+    texts = [f"{short(shown[name], 24)} {ranks[name]:.1f}" for name in order]
+    distance = nemenyi_distance(len(order), one.friedman.n)
+    low = np.floor(ranks[order[0]])
+    high = min(len(order), max(np.ceil(ranks[order[-1]]), low + 1, np.ceil(low + distance)))
+    unit = _unit(np.array([ranks[name] for name in order]) - low, texts, high - low, width)
+    ax.set_xlim(high + 0.08 / unit - width / unit, high + 0.08 / unit)
+    ax.set_ylim(height, -0.22)
+    ax.plot([low, high], [0, 0], color=BLACK, linewidth=0.8)
+    ax.vlines(np.arange(low, high + 1), -0.04, 0, color=BLACK, linewidth=0.6)
+    step = next(step for step in _STEPS if step * unit >= 0.2)
+    for place in range(int(low), int(high) + 1):
         if (place - 1) % step == 0:
             ax.text(place, -0.06, str(place), ha="center", va="bottom", fontsize=6.5)
-    bars = one.joined
-    for i, bar in enumerate(bars):
-        y = 0.1 + _BAR * i
-        ends = [ranks[name] for name in bar]
-        reach = 0.012 * (right - left)
-        ax.plot(
-            [min(ends) - reach, max(ends) + reach], [y, y], color=BLUE, linewidth=2.4, solid_capstyle="butt", zorder=3
-        )
-    top = _TOP + _BAR * len(bars)
-    half = -(-size // 2)
-    for i, name in enumerate(order):
-        on_left = i < half
-        y = top + _NAME * (i if on_left else size - 1 - i)
-        end = 1 - 0.08 * span if on_left else size + 0.08 * span
+    for i, bar in enumerate(one.joined):
+        ends = [min(ranks[name] for name in bar), max(ranks[name] for name in bar)]
+        ax.plot(ends, [0.1 + _BAR * i] * 2, "|-", color=BLUE, lw=2, ms=4, mew=0.8, solid_capstyle="butt", zorder=3)
+    top = _TOP + _BAR * len(one.joined)
+    for i, (name, text) in enumerate(zip(order, texts, strict=True)):
+        y, end = top + _NAME * i, ranks[name] - _ELBOW / unit
         ax.plot([ranks[name], ranks[name], end], [0, y, y], color=GREY, linewidth=0.5, zorder=1)
-        text = (
-            f"{short(shown[name], 20)} {ranks[name]:.1f}" if on_left else f"{ranks[name]:.1f} {short(shown[name], 20)}"
-        )
-        ax.text(
-            end, y, text + " " if on_left else " " + text, ha="right" if on_left else "left", va="center", fontsize=6.5
-        )
-    distance = nemenyi_distance(size, one.friedman.n)
-    if distance < span:
-        y = top + _NAME * half + 0.02
-        ax.plot([1, 1 + distance], [y, y], color=VERMILLION, linewidth=1.0)
-        for end in (1, 1 + distance):
-            ax.plot([end, end], [y - 0.03, y + 0.03], color=VERMILLION, linewidth=1.0)
-        ax.text(1 + distance, y, f" CD {distance:.2f}", ha="left", va="center", fontsize=6, color=VERMILLION)
+        ax.text(end, y, f"{text} ", ha="right", va="center", fontsize=_SIZE)
+    if low + distance <= high:
+        y = top + _NAME * len(order) + 0.02
+        ax.plot([low, low + distance], [y, y], "|-", color=VERMILLION, linewidth=1.0, markersize=4, mew=1.0)
+        ax.text(low, y, f"CD {distance:.2f}  ", ha="right", va="center", fontsize=_SIZE, color=VERMILLION)
+
+
+def _unit(ranks: NDArray[np.float64], texts: list[str], span: float, width: float) -> float:
+    """Inches of a rank: the most at which every name fits between the panel's edge and its line."""
+    room = width - 0.08 - np.array([text_width(f"{text} ", _SIZE) + _ELBOW for text in texts])
+    inside = ranks < span
+    return float(min([(width - 0.6) / span, *(room[inside] / (span - ranks[inside]))]))

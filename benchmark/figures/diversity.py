@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -31,14 +31,15 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
     import matplotlib.pyplot as plt
 
     group = sheet.group
-    panels: list[tuple[Line, pd.DataFrame]] = []
+    having: list[tuple[Line, pd.DataFrame]] = []
     for line in sheet.lines:
         if line.kind == "method" and line.output and (sheet.samples(line) or 0) > 1:
             values = _values(sheet, line)
             if len(values):
-                panels.append((line, values))
-    if not panels:
+                having.append((line, values))
+    if not having:
         raise LeftOut("no method gives more than one mask")
+    panels = _once(sheet, having)
     across = min(_ACROSS, len(panels))
     down = -(-len(panels) // across)
     limit = max(float(v[list(_METRICS)].to_numpy().max()) for _, v in panels) * 1.04 or 1.0
@@ -73,8 +74,9 @@ def draw(sheet: Sheet) -> tuple[Figure, pd.DataFrame]:
         figure,
         "diversity v: mean 1 − IoU of all pairs, diagonal included; up: of the outputs, across: of the readers",
         "dashed: as diverse as the readers",
-        "red: mean of cases in bins of equal number",
+        "vermilion: mean of cases in bins of equal number",
         "r: Pearson's correlation",
+        "outputs of a method with the same masks: once" if len(panels) < len(having) else "",
         group.title,
         said_of(len(cases), len(patients)),
         labels(sheet),
@@ -98,6 +100,15 @@ def _values(sheet: Sheet, line: Line) -> pd.DataFrame:
         return pd.DataFrame(columns=["case_id", "patient_id", *_METRICS])
     columns = {metric: one.values for metric, one in found.items() if one is not None}
     return pd.DataFrame({"case_id": first.cases, "patient_id": first.patients, **columns}).dropna(ignore_index=True)
+
+
+def _once(sheet: Sheet, having: list[tuple[Line, pd.DataFrame]]) -> list[tuple[Line, pd.DataFrame]]:
+    """Of the outputs of a row that are the same set of masks the first."""
+    seen: dict[tuple[Any, ...], tuple[Line, pd.DataFrame]] = {}
+    for line, values in having:
+        numbers = values[list(_METRICS)].to_numpy().round(9).tobytes()
+        seen.setdefault((line.row, sheet.samples(line), tuple(values["case_id"]), numbers), (line, values))
+    return list(seen.values())
 
 
 def _panel(ax: Axes, values: pd.DataFrame, limit: float) -> None:

@@ -106,18 +106,22 @@ def caption(figure: Figure, *parts: str, notice: str = "") -> None:
 
 def _wrapped(text: str, inches: float) -> list[str]:
     """Lines of a caption that fit, by the widths of the words in its letters."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    font = FontProperties(size=CAPTION_SIZE)
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_to_path.get_text_width_height_descent(longer, font, ismath=False)[0] <= 72 * inches:
+        if lines and text_width(longer, CAPTION_SIZE) <= inches:
             lines[-1] = longer
         else:
             lines.append(word)
     return lines
+
+
+def text_width(text: str, size: float) -> float:
+    """Width in inches of a text in letters of a size in points."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    return float(text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)[0]) / 72
 
 
 def counted(n_cases: int, n_patients: int) -> str:
@@ -153,7 +157,7 @@ def save(figure: Figure, table: pd.DataFrame, folder: Path, stem: str) -> list[P
 
     # Placed and measured once: a tight bounding box asked of every file would lay the figure out again for each.
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # even one that does nothing makes `savefig` draw twice
     box = _frame(figure)
     written = []
     for form, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "ModDate": None})):

@@ -71,7 +71,9 @@ def test_numbers_that_a_type_reads_add_up_too() -> None:
 
 def test_figures_of_two_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("multirater.benchmark.figures.book.draw_figures", lambda *given: asked.append(given) or [])
+    monkeypatch.setattr(
+        "multirater.benchmark.figures.book.draw_figures", lambda *given, said: asked.append(given) or []
+    )
     called = CliRunner().invoke(figures, ["--results", "r", "-m", "one", "-m", "two"])
     assert called.exit_code == 0, called.output
     assert asked == [(Path("r"), [], False, ["one", "two"], [])]
