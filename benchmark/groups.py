@@ -67,7 +67,7 @@ class Row:
     @property
     def not_run(self) -> str:
         """Wanted folds that this row was never asked for, with all or some of its seeds: ``folds 0, 2 not run``."""
-        asked = {(int(c.spec["fold"]), int(c.spec["seed"])) for c in (*self.cells, *self.missing)}
+        asked = {(int(c.spec["fold"]), int(c.spec.get("seed", 0))) for c in (*self.cells, *self.missing)}
         seeds = sorted({seed for _, seed in asked})
         lacking: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for fold in sorted(self.wanted_folds):

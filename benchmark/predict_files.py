@@ -53,7 +53,8 @@ def predict_files(
         The folders written.
 
     Raises:
-        UserError: a cell without weights, a file that cannot be read, images of one name, an unknown format.
+        UserError: a cell without weights, a file that cannot be read, images of one name, an unknown format, a window
+            that does not rise.
     """
     import torch
 
@@ -71,10 +72,9 @@ def predict_files(
     for path in images:
         image = read_image(path, method.data.channels, scaling)
         if image.rule == PERCENTILES:
-            say(
-                f"{path}: its {PERCENTILES}, grey values {image.low:g} and {image.high:g}, became 0 and 1; --window "
-                f"LOW HIGH sets others"
-            )
+            both = f"grey values {image.low:g} and {image.high:g}, became 0 and 1"
+            did = both if image.low < image.high else f"both grey value {image.low:g}, became 0 like all others"
+            say(f"{path}: its {PERCENTILES}, {did}; --window LOW HIGH sets others")
         found = predict_image(method, image, n_samples, seed, torch.device(device), stretch)
         folder = out / image.name
         chosen = formats or ("nifti" if path.name.lower().endswith((".nii", ".nii.gz")) else "png", "npz")
@@ -123,6 +123,8 @@ def _scaling(spec: dict[str, Any], window: tuple[float, float] | None) -> Scalin
     from ..datasets import open_dataset
     from ..datasets.listed_files import ListedFiles
 
+    if window and not window[0] < window[1]:
+        raise UserError(f"--window {window[0]:g} {window[1]:g} is not allowed: give two rising numbers")
     dataset = open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"])
     images = dataset.arrays([0, len(dataset) // 2, len(dataset) - 1])[0]
     low, high = float(images.min()), float(images.max())

@@ -38,10 +38,11 @@ def command(
     CELL is a cell folder (results/cells/METHOD/DATASET/f0-s0-…). IMAGE is png, tif, jpg, npy, nii or nii.gz; a volume
     is predicted slice by slice.
 
-    A network knows grey values from 0 to 1 alone. Without --window these become so as in the cell's data set, if that
-    was read from files of yours or has a window (CT). Otherwise values that already lie in [0, 1] stay, 8-bit ones are
-    divided by 255, and of all others (16-bit, float) the 0.5th and 99.5th percentile of the image become 0 and 1,
-    which is then said. prediction.json records what was done.
+    Most networks know grey values from 0 to 1 alone. Without --window these become so as in the cell's data set, if
+    that was read from files of yours or has a window (CT). Otherwise values that already lie in [0, 1] stay, 8-bit
+    ones are divided by 255, and of all others (16-bit, float) the 0.5th and 99.5th percentiles of the image become 0
+    and 1, which is then said. A cell of standardised images takes npy arrays made in the same way alone.
+    prediction.json records what was done.
     """
     from ..predict_files import predict_files
 

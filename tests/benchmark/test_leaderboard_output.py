@@ -187,7 +187,7 @@ def test_other_forms_carry_the_numbers(results: Path, form: str) -> None:
 @pytest.mark.parametrize("width", [80, 100, 120, 160])
 def test_terminal_tables_keep_to_the_width(results: Path, width: int) -> None:
     stream = StringIO()
-    print_results(results, console=Console(file=stream, width=width))
+    print_results(results, console=Console(file=stream, width=width, force_terminal=True, color_system=None))
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     text = stream.getvalue()

@@ -190,7 +190,10 @@ def test_images_of_the_data_set_are_predicted_as_the_evaluation_sees_them(cell: 
     predict_files(cell, files[4:], tmp_path / "out", formats=["npz"], window=(0, 4095), say=said.append)
     np.testing.assert_allclose(np.load(folders[4] / "prediction.npz")["mean"], expected, atol=0.02)
     assert len(said) == 1
-    assert "0.5th and 99.5th percentile" in " ".join(run("--help").output.split())
+    np.save(tmp_path / "flat.npy", np.full((SIZE, SIZE), 7))
+    predict_files(cell, [tmp_path / "flat.npy"], tmp_path / "out", formats=["npz"], say=said.append)
+    assert "both grey value 7, became 0 like all others" in said[1]
+    assert "0.5th and 99.5th percentiles" in " ".join(run("--help").output.split())
 
 
 def test_files_are_scaled_as_a_data_set_of_such_files_does(tmp_path: Path) -> None:
@@ -256,10 +259,13 @@ def test_command_writes_every_format_and_the_same_bytes_again(cell: Path, pictur
         ({"images": ["lesion.png", "lesion.png"]}, "have one name"),
         ({"images": ["none.png"]}, "does not exist"),
         ({"cell": "nowhere"}, "no trained weights"),
+        ({"window": (400.0, -1000.0)}, "--window 400 -1000 is not allowed: give two rising numbers"),
     ],
 )
 def test_wrong_input_is_one_sentence(cell: Path, picture: Path, change: dict[str, Any], said: str) -> None:
     images = [picture.parent / name for name in change.get("images", ["lesion.png"])]
     folder = picture.parent / change["cell"] if "cell" in change else cell
     with pytest.raises(UserError, match=said):
-        predict_files(folder, images, picture.parent / "out", formats=change.get("formats", ()))
+        predict_files(
+            folder, images, picture.parent / "out", formats=change.get("formats", ()), window=change.get("window")
+        )
