@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from learning_support import four_discs
 from multirater.methods import create_method
 from multirater.methods.phiseg import PHiSeg
 from multirater.methods.phiseg_layers import GaussianMap
@@ -185,15 +186,7 @@ def test_learns_the_answers_of_one_image() -> None:
     torch.manual_seed(0)
     data = description(4, size=(32, 32))
     method = create_method("phiseg", data, widths=[8, 16, 24, 24], latent_levels=3, output_bias=-4.0, bn_momentum=0.1)
-    row, column = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
-    distance = ((row - 16) ** 2 + (column - 16) ** 2).sqrt()
-    masks = torch.stack([distance < radius for radius in (4, 6, 9, 12)])[None].to(torch.uint8)
-    image = (distance / 23)[None, None]
-    batch = {
-        "image": image.expand(8, -1, -1, -1),
-        "masks": masks.expand(8, -1, -1, -1),
-        "rater_valid": torch.ones(8, 4, dtype=torch.bool),
-    }
+    image, masks, batch = four_discs()
     optimiser = torch.optim.Adam(method.parameters(), 3e-3)
     for step in range(400):
         for group in optimiser.param_groups:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from learning_support import four_discs
 from multirater.core.errors import UserError
 from multirater.core.options import options_of
 from multirater.datasets.base import DataDescription
@@ -154,15 +155,7 @@ def test_options_are_kept() -> None:
 def test_learns_the_four_answers_of_one_image() -> None:
     """Overfitted on one image with four masks, samples have a lower energy distance than their mean map."""
     method = build(4, kl_weight=1.0, output_bias=-4.0, variant="pt", backbone="unet_small", widths=None)
-    row, column = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
-    distance = ((row - 16) ** 2 + (column - 16) ** 2).sqrt()
-    masks = torch.stack([distance < radius for radius in (4, 6, 9, 12)])[None].to(torch.uint8)
-    image = (distance / 23)[None, None]
-    batch = {
-        "image": image.expand(8, -1, -1, -1),
-        "masks": masks.expand(8, -1, -1, -1),
-        "rater_valid": torch.ones(8, 4, dtype=torch.bool),
-    }
+    image, masks, batch = four_discs()
     optimiser = torch.optim.Adam(method.parameters(), 2e-3)
     for _ in range(400):
         optimiser.zero_grad()

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from learning_support import areas_after_learning_whose_mask_is_wanted
 from multirater.core.errors import UnsupportedPair, UserError
 from multirater.datasets.base import DataDescription
 from multirater.methods import chunks, create_method
@@ -377,27 +378,6 @@ def test_it_learns_whose_mask_is_wanted() -> None:
     """Three raters draw the same disc 3 pixels smaller, as it is, and 3 pixels larger."""
     options = {"width": 8, "heads": 8, "rank": 7, "attention_softmax": "per_head", "output_bias": -4.0}
     method = build(**options).train()
-    optimiser = torch.optim.Adam(method.parameters_for(None), 3e-3)
-    generator = torch.Generator().manual_seed(0)
-    row, column = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
-
-    def discs(count: int) -> dict[str, Any]:
-        y, x = torch.randint(24, 40, (2, count, 1, 1), generator=generator)
-        squared = (row - y) ** 2 + (column - x) ** 2
-        radius = torch.randint(8, 14, (count, 1, 1), generator=generator)
-        image = (squared <= radius**2) + 0.3 * torch.randn(count, 64, 64, generator=generator)
-        masks = torch.stack([squared <= (radius + more) ** 2 for more in (-3, 0, 3)], 1)
-        valid = torch.ones(count, 3, dtype=torch.bool)
-        return {"image": image[:, None], "masks": masks.to(torch.uint8), "rater_valid": valid}
-
-    for step in range(360):
-        optimiser.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 10)
-        loss, _ = method.training_step(discs(8))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    batch = discs(24)
-    areas = (method.predict(batch["image"], 2).raters > 0.5).sum((0, 2, 3))
-    wanted = batch["masks"].sum((0, 2, 3))
+    areas, wanted = areas_after_learning_whose_mask_is_wanted(method, 360)
     assert ((areas - wanted).abs() < 0.3 * wanted).all()
     assert areas[0] < areas[1] < areas[2]
