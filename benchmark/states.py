@@ -61,19 +61,20 @@ class Found:
         return self.state if cell.asked is None or cell.eval_key == self.facts["eval_key"] else str(cell.state())
 
 
-def state_of(folder: Path, eval_key: str, valid: bool | None = None) -> State:
+def state_of(folder: Path, eval_key: str, valid: bool | None = None, fault: str | None = None) -> State:
     """The state of a cell.
 
     Args:
         folder: its folder.
         eval_key: of the evaluation that is wanted.
         valid: whether its evaluation is known to be valid; None: look.
+        fault: what `damage` says, where it is known; None: look.
     """
     cell = Cell(folder)
     claim = read_claim(folder / "claim.json")
     if claim is not None and owner_alive(claim):
         return State.RUNNING
-    if damage(cell):
+    if damage(cell) if fault is None else fault:
         return State.DAMAGED
     if valid is None:
         valid = cell.result(eval_key) is not None
@@ -161,7 +162,9 @@ def _look(root: str, path: str, memory: dict[str, list[Any]], known: dict[str, l
             known[path] = old
             if not claimed:
                 return Found(path, str(State.DONE), facts, spec_signature)
-            return Found(path, str(state_of(Path(folder), facts["eval_key"], valid=True)), facts, spec_signature)
+            return Found(
+                path, str(state_of(Path(folder), facts["eval_key"], valid=True, fault="")), facts, spec_signature
+            )
     cell = Cell(Path(folder))
     try:
         spec = cell.spec
@@ -183,7 +186,7 @@ def _look(root: str, path: str, memory: dict[str, list[Any]], known: dict[str, l
     valid = before is not None and cell.result(facts["eval_key"]) is not None
     fault = damage(cell)
     known[path] = [spec_signature, facts, before if valid and not fault else None]
-    return Found(path, str(state_of(Path(folder), facts["eval_key"], valid)), facts, spec_signature, fault)
+    return Found(path, str(state_of(Path(folder), facts["eval_key"], valid, fault)), facts, spec_signature, fault)
 
 
 def _evaluation(folder: str, key: str) -> Signature | None:
