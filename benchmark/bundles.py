@@ -104,10 +104,11 @@ def _files(cell: Cell, with_ids: bool, with_images: bool) -> Iterable[tuple[str,
     yield "spec.json", _json(without(spec, PATHS))
     folder = cell.eval_folder(spec["eval_key"])
     metrics, record = read_metrics(folder), read_json(folder / "result.json")
-    own = cell.training()
-    if train := training_of(own, record):
-        yield "train.json", _json(without(train, PRIVATE))
-        if train is own and (cell.folder / "history.csv").is_file():
+    own = without(cell.training(), PRIVATE)
+    train = without(training_of(own, record), PRIVATE)
+    if train:
+        yield "train.json", _json(train)
+        if train == own and (cell.folder / "history.csv").is_file():
             yield "history.csv", (cell.folder / "history.csv").read_bytes()
     if not with_ids:
         metrics = rename_ids(metrics, lambda ident: hashed(fingerprint, ident))
@@ -115,7 +116,7 @@ def _files(cell: Cell, with_ids: bool, with_images: bool) -> Iterable[tuple[str,
     place = folder.relative_to(cell.folder).as_posix()
     yield f"{place}/metrics.csv", metrics
     yield f"{place}/result.json", _json(without(record, PRIVATE))
-    if with_images and train is own:
+    if with_images and train == own:
         for path in sorted((cell.folder / "predictions").glob("*.safetensors")):
             yield f"predictions/{path.name}", path.read_bytes()
 

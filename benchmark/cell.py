@@ -54,6 +54,10 @@ class State(StrEnum):
     DAMAGED = "damaged"
 
 
+class UnreadableRecord(UserError):
+    """The file system does not give a record just now; what it says is unknown, and nothing may be made of that."""
+
+
 class NewerRecord(UserError):
     """A record that a newer version wrote."""
 
@@ -276,18 +280,26 @@ class Cell:
         """The training record; empty if there is none.
 
         Raises:
-            UserError: it is damaged, which only another training mends; `NewerRecord`: a newer version wrote it.
+            UserError: it is damaged, which only another training mends; `NewerRecord`: a newer version wrote it;
+                `UnreadableRecord`.
         """
         path = self.train_record
         if not path.is_file():
             return {}
         try:
-            record = checked(json.loads(path.read_bytes()), "train", path)
+            data = path.read_bytes()
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise UnreadableRecord(
+                f"train.json of {self.path} cannot be read ({why}); make it readable: the training may be whole"
+            ) from error
+        try:
+            record = checked(json.loads(data), "train", path)
             if why := _fault(record):
                 raise ValueError(why)
         except NewerRecord:
             raise
-        except (OSError, ValueError, RecursionError, UserError) as error:
+        except (ValueError, RecursionError, UserError) as error:
             why = "no training record" if isinstance(error, UserError) else brief(error)
             raise UserError(
                 f"train.json of {self.path} is damaged ({why}); restore it, or train again with `multirater retry`, "

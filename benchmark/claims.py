@@ -49,9 +49,13 @@ def owner() -> dict[str, Any]:
 
 
 def _ticks(pid: int) -> int | None:
-    """When a process started, in ticks since the machine did: it stays, where `started` moves with the clock."""
+    """When a process started, in ticks since the machine did: it stays, where `started` moves with the clock.
+
+    None if it has ended, also where its parent never asks for its end: in a container nobody may.
+    """
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else int(fields[19])
     except (OSError, ValueError, IndexError):
         return None
 
@@ -98,7 +102,8 @@ def process_of(claim: Mapping[str, Any]) -> int | None:
     if claim.get("ticks") is not None:
         return int(claim["pid"]) if _ticks(claim["pid"]) == claim["ticks"] else None
     try:
-        same = abs(psutil.Process(claim["pid"]).create_time() - claim["started"]) < 1
+        process = psutil.Process(claim["pid"])
+        same = abs(process.create_time() - claim["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, ValueError, OverflowError):
         return None
     return int(claim["pid"]) if same else None

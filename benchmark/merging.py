@@ -165,10 +165,10 @@ def _merge_cell(
     except UserError as error:
         merged.refused.append((path, str(error)))
         return
-    if foreign:
+    if train:  # kept with the scores also where it is the cell's own: another evaluation may be trained for here
         origin = {**origin, "train": train}
     result |= {"metrics_sha256": hashlib.sha256(metrics).hexdigest(), "origin": origin}
-    _place(results, path, spec, files, result, metrics)
+    _place(results, path, spec, {} if foreign else files, result, metrics)
     known.note(cell, spec, True)
     merged.added.append(path)
     if here is not None and here["eval_key"] != spec["eval_key"]:
@@ -326,7 +326,7 @@ def _place(
     result: dict[str, Any],
     metrics: bytes,
 ) -> None:
-    """Write the files of a cell, ``result.json`` last; of a training that is another than the one here, none."""
+    """Write the scores of a cell and these files beside them, as far as they are not there; ``result.json`` last."""
     folder = results / "cells" / path
     place = f"eval/{spec['eval_key'][:8]}"
     fresh = not folder.exists()
@@ -335,9 +335,7 @@ def _place(
         if fresh or not (folder / "spec.json").is_file():
             write_json(target / "spec.json", spec)
         for name, data in files.items():
-            if name.startswith("eval/") or name == "spec.json" or "train" in result["origin"]:
-                continue
-            if not (target / name).is_file():
+            if not name.startswith("eval/") and name != "spec.json" and not (target / name).is_file():
                 write_bytes(target / name, data)
         write_bytes(target / place / "metrics.csv", metrics)
         write_json(target / place / "result.json", result)

@@ -15,7 +15,7 @@ from ..core.errors import UserError
 from ..core.files import read_json
 from . import provenance
 from .attempts import Outcome, attempt_folders, progress_of, read_attempt
-from .cell import Cell, State
+from .cell import Cell, State, UnreadableRecord
 
 LOSSES = 3  # attempts of one `run` that may end without a trace and without progress
 AGAIN = {Outcome.OOM: 1, Outcome.HUNG: 1, Outcome.LOST: LOSSES - 1, Outcome.TIME_LIMIT: LOSSES - 1}
@@ -65,6 +65,8 @@ def choose(cells: Iterable[tuple[Cell, str]], overwrite: Overwrite, code: str) -
                 choice.done += 1
         elif overwrite is Overwrite.NEVER and (cell.attempts() or state == State.DAMAGED):
             choice.left.append(cell)
+        elif state == State.DAMAGED and overwrite is not Overwrite.ALL and (why := _unreadable(cell)):
+            choice.failed.append((cell, why))
         elif overwrite is Overwrite.MISSING and state == State.FAILED and repeats(cell, code):
             last = cell.last_attempt() or {}
             choice.failed.append((cell, f"{last.get('outcome')}: {last.get('message')}"))
@@ -73,6 +75,17 @@ def choose(cells: Iterable[tuple[Cell, str]], overwrite: Overwrite, code: str) -
             if overwrite is Overwrite.ALL or state == State.DAMAGED:
                 choice.afresh.append(cell)
     return choice
+
+
+def _unreadable(cell: Cell) -> str:
+    """Why nobody can say whether a cell is trained; then its files must stay where they are."""
+    try:
+        cell.training()
+    except UnreadableRecord as error:
+        return str(error)
+    except UserError:
+        pass
+    return ""
 
 
 def repeats(cell: Cell, code: str) -> bool:

@@ -89,8 +89,12 @@ class StoredPredictions:
         )
 
     def covers(self, case_ids: Sequence[str], n_samples: int) -> bool:
-        """Whether an evaluation of these cases with so many samples needs no network."""
-        return set(case_ids) <= set(self.case_ids) and n_samples <= self.requested
+        """Whether an evaluation of these cases with so many samples needs no network.
+
+        Of more samples the first ones could be taken, but not their mean map: that was made of all. A number would
+        then depend on what was predicted earlier.
+        """
+        return set(case_ids) <= set(self.case_ids) and n_samples == self.requested
 
 
 @dataclass

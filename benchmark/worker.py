@@ -253,8 +253,9 @@ def _score(cell: Cell, spec: dict[str, Any], dataset: Any, heartbeat: Heartbeat)
             kept = read_predictions(cell.predictions(part))
             if not kept.covers(cases, count):
                 raise UserError(
-                    f"{cell.folder} stores {kept.requested} samples of {len(kept.case_ids)} cases, but {count} of "
-                    f"{len(cases)} are asked for; predict them with `multirater run --set eval.n_samples={count}`"
+                    f"{cell.folder} stores {kept.requested} samples of {len(kept.case_ids)} cases and their mean maps, "
+                    f"but {count} of {len(cases)} are asked for; predict them with "
+                    f"`multirater run --set eval.n_samples={count}`"
                 )
             stored[part] = kept.select(cases, count)
         found["predict_seconds"] = stored["test"].seconds

@@ -165,7 +165,10 @@ def _scored(cell: StoredCell, classes: Sequence[int] | None) -> list[Scored]:
         raise LeftOut(str(error)) from error
     count = int(cell.spec["eval"]["n_samples"])
     if not stored.covers(case_ids, count):
-        raise LeftOut(f"the predictions of {cell.name} do not cover its scored cases")
+        raise LeftOut(
+            f"the predictions of {cell.name} are of {stored.requested} samples of {len(stored.case_ids)} cases, its "
+            f"scores of {count} of {len(case_ids)}"
+        )
     indices = np.array([position[c] for c in case_ids])
     masks, valid = dataset.arrays(indices)[1:]
     chosen = stored.select(case_ids, count)

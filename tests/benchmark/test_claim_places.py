@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import psutil
@@ -103,3 +105,20 @@ def test_a_number_that_no_process_can_have_is_a_dead_one(cell, pid):
 def test_a_claim_that_is_not_text_is_lost(cell):
     (cell.folder / "claim.json").write_bytes(b"\xff\xfe{")
     assert cell.state() is State.LOST
+
+
+@linux
+@pytest.mark.parametrize("older", [False, True])
+def test_a_killed_owner_whom_nobody_reaps_is_dead(cell, older):
+    """As in a container whose first process waits for no child."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    there = psutil.Process(process.pid)
+    mine = {"pid": process.pid, "started": there.create_time(), "ticks": claims._ticks(process.pid)}
+    hold(cell, **{**mine, **({"boot": None, "pid_namespace": None, "ticks": None} if older else {})})
+    assert cell.state() is State.RUNNING
+    process.kill()
+    while there.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert cell.state() is State.LOST
+    assert cell.take()
+    process.wait()

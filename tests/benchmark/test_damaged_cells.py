@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import zipfile
+from pathlib import Path
 
 import pytest
 from bundle_support import make
@@ -159,3 +162,24 @@ def test_a_damaged_result_is_a_row_without_scores_and_no_end_of_the_tables(tmp_p
     assert set(values["cell"]) == {whole.path}
     assert missing["why"].item() == f"{damaged.path}: result.json cannot be read; run evaluate again"
     assert export(tmp_path, tmp_path / "a.zip") == [whole.path]
+
+
+@pytest.mark.parametrize("overwrite", [Overwrite.MISSING, Overwrite.FAILED])
+def test_a_record_that_cannot_be_read_just_now_costs_no_training(tmp_path, overwrite, monkeypatch):
+    cell = make(tmp_path)
+    read = Path.read_bytes
+
+    def refuse(path):
+        if path.name == "train.json":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert cell.state() is State.DAMAGED
+    choice = choose([(cell, cell.state())], overwrite, "code")
+    assert choice.start == choice.afresh == []
+    ((named, why),) = choice.failed
+    assert named == cell
+    assert "cannot be read (permission denied); make it readable" in why
+    monkeypatch.undo()
+    assert cell.state() is State.DONE

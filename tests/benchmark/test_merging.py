@@ -69,6 +69,15 @@ def test_a_cell_that_is_only_planned_gets_all_of_a_bundle_and_stays_as_planned(t
     assert "origin" in cell.result(make(tmp_path / "third", samples=4, done=False).spec["eval_key"])
 
 
+def test_merged_scores_keep_their_training_when_the_cell_is_trained_here_for_others(tmp_path, theirs):
+    merge(tmp_path / "mine", [theirs])
+    (found,) = find_cells(tmp_path / "mine")
+    record = json.loads((found.folder / "train.json").read_text())
+    (found.folder / "train.json").write_text(json.dumps({**record, "seconds": {"train": 1.0}}))
+    (found,) = find_cells(tmp_path / "mine")
+    assert found.train["seconds"] == {"train": 77.0}
+
+
 def test_scores_of_another_training_never_stand_for_those_that_are_still_to_be_made(tmp_path, theirs):
     cell = make(tmp_path / "mine", samples=4, done=False)
     (cell.folder / "predictions").mkdir()

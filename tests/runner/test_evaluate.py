@@ -31,7 +31,7 @@ def cells(toys, grid) -> list[Cell]:
     return [cell for cell in made.cells if "toy" in cell.path]
 
 
-FEWER = {"eval": {"n_samples": 2}}
+FEWER = {"eval": {"max_cases": 2}}
 
 
 def results(cells):
@@ -39,7 +39,7 @@ def results(cells):
 
 
 def asked_last(cells):
-    return [Cell(cell.folder).spec["eval"]["n_samples"] for cell in cells]
+    return [Cell(cell.folder).spec["eval"]["max_cases"] for cell in cells]
 
 
 def test_a_cell_with_damaged_predictions_does_not_stop_the_others(cells):
@@ -51,7 +51,7 @@ def test_a_cell_with_damaged_predictions_does_not_stop_the_others(cells):
     assert cell == cells[0]
     assert f"{file} is damaged" in message
     assert "`multirater run`" in message
-    assert asked_last(cells) == [4, 2, 2]
+    assert asked_last(cells) == [3, 2, 2]
     assert [Cell(c.folder).state() for c in cells] == ["done"] * 3
 
 
@@ -66,7 +66,30 @@ def test_a_cell_without_predictions_is_named_where_they_are_needed(cells, capsys
         (cells[1], "it is trained but stores no predictions")
     ]
     assert report.skipped == [("1 of the cells", "records alone, without predictions or weights: nothing to score")]
-    assert asked_last(cells) == [2, 4, 4]
+    assert asked_last(cells) == [2, 3, 3]
+
+
+@pytest.mark.parametrize("samples", [2, 8])
+def test_another_number_of_samples_needs_other_predictions(cells, samples):
+    """Fewer too: the stored mean maps are of all samples, and a number must follow from its key alone."""
+    report = evaluate(results(cells), {"eval": {"n_samples": samples}})
+    assert [cell for cell, _ in report.failed] == cells
+    assert all("stores 4 samples of 3 cases and their mean maps" in message for _, message in report.failed)
+    assert all(f"`multirater run --set eval.n_samples={samples}`" in message for _, message in report.failed)
+    assert [Cell(c.folder).spec["eval"]["n_samples"] for c in cells] == [4] * 3
+
+
+def test_scores_of_fewer_samples_do_not_depend_on_what_was_predicted_before(cells, grid):
+    one = grid(steps=2).arguments
+
+    def metrics(folder):
+        overrides = {**one["overrides"], "eval": {"n_samples": 2, "max_cases": 3}}
+        made = plan(one["methods"], "synthetic", "smoke", (0,), (0,), overrides, folder, Monitor(quiet=True))
+        (cell,) = (cell for cell in made.cells if "toy" in cell.path)
+        assert run_cell(cell.folder) == "ok"
+        return (cell.eval_folder(cell.eval_key) / "metrics.csv").read_bytes()
+
+    assert metrics(results(cells)) == metrics(results(cells).with_name("fresh"))
 
 
 def test_a_cell_that_was_edited_or_is_being_run_is_named(cells):
