@@ -30,7 +30,7 @@ LOST_SECONDS = 3600.0  # without a sign of life from another host; MULTIRATER_LO
 _STAT = ("time", "uid")  # what `read_claim` says of the file beside its content
 _NEW = 60.0  # seconds in which an empty claim is one that is being written
 _TYPES: dict[str, type | tuple[type, ...]] = {
-    "host": str, "pid": int, "started": (int, float), "taken": (int, float), "attempt": int,
+    "host": str, "pid": int, "started": (int, float), "taken": (int, float), "attempt": int, "restart": int,
 }  # fmt: skip
 
 
@@ -41,6 +41,7 @@ def owner() -> dict[str, Any]:
 
     me = psutil.Process()
     found = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "job": job_id()}
+    found["restart"] = _restart()
     with contextlib.suppress(OSError):  # Linux only
         found["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         found["pid_namespace"] = os.readlink("/proc/self/ns/pid")
@@ -70,6 +71,12 @@ def job_id() -> str | None:
     """The SLURM job that this process belongs to, as ``squeue`` prints it."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def _restart() -> int:
+    """How often SLURM has put this job back into its queue and started it again."""
+    text = os.environ.get("SLURM_RESTART_COUNT", "")
+    return int(text) if text.isdecimal() else 0
 
 
 def read_claim(path: str | Path) -> dict[str, Any] | None:
@@ -109,6 +116,19 @@ def process_of(claim: Mapping[str, Any]) -> int | None:
     return int(claim["pid"]) if same else None
 
 
+def _hidden(pid: int) -> bool:
+    """Whether there is such a process, of somebody else, of which this system tells nothing (`hidepid`)."""
+    if pid <= 0 or os.path.exists(f"/proc/{pid}"):
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False
+
+
 def owner_alive(claim: Mapping[str, Any], limit: float | None = None) -> bool:
     """Whether the claiming process still lives.
 
@@ -127,7 +147,10 @@ def owner_alive(claim: Mapping[str, Any], limit: float | None = None) -> bool:
     if not known and not claim.get("id"):  # cut off: nobody can show that it is his
         return False
     if known and nearby(claim):
-        return process_of(claim) is not None
+        if process_of(claim) is not None:
+            return True
+        if not _hidden(claim["pid"]):
+            return False
     # This machine before it was started again, unless it showed signs of life since: then it is another of that name.
     if known and nearby(claim, ("host",)) and not nearby(claim, ("boot",)) and claim["time"] < psutil.boot_time():
         return False
@@ -155,7 +178,8 @@ def take(folder: Path) -> str | None:
     old = read_claim(path)
     if old is not None:
         # A job that was requeued finds the claim of its own earlier run: SLURM runs a job once at a time.
-        mine = old.get("job") is not None and old.get("job") == job_id() and not nearby(old, ("host", "boot"))
+        # Within one run of a job, which may have several machines, another claim is another process's.
+        mine = old.get("job") is not None and old["job"] == job_id() and (old.get("restart") or 0) < _restart()
         if (owner_alive(old) and not mine) or not move_aside(folder, old):
             return None
     ident = uuid.uuid4().hex[:16]

@@ -171,6 +171,8 @@ def _merge_cell(
     _place(results, path, spec, {} if foreign else files, result, metrics)
     known.note(cell, spec, True)
     merged.added.append(path)
+    if result.get("metrics") is None and eval_key(spec, metric_versions()) != spec["eval_key"]:
+        merged.notes.append((path, "scored by other versions of the metrics, which its record does not name"))
     if here is not None and here["eval_key"] != spec["eval_key"]:
         merged.notes.append((path, _beside(here, spec)))
 
@@ -228,11 +230,11 @@ def _result(
     metrics = files.get(f"{place}/metrics.csv", b"")
     if result["eval_key"] != spec["eval_key"] or result["train_key"] != spec["train_key"]:
         raise UserError("its result belongs to another specification")
-    versions = result.get("metrics") or metric_versions()  # records before this field: the present ones, or refused
-    if eval_key(spec, versions) != spec["eval_key"]:
+    versions = result.get("metrics")  # records before this field do not say which metrics made their key
+    if versions is not None and eval_key(spec, versions) != spec["eval_key"]:
         raise UserError(
             "its evaluation key does not follow from its specification and metrics: it was edited, or scored by "
-            "metrics of another version that it does not name (evaluate it again there)"
+            "metrics of another version than it names (evaluate it again there)"
         )
     if hashlib.sha256(metrics).hexdigest() != result["metrics_sha256"]:
         raise UserError("its metrics.csv is not the one that its record describes")

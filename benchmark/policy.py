@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.files import read_json
 from . import provenance
 from .attempts import Outcome, attempt_folders, progress_of, read_attempt
-from .cell import Cell, State, UnreadableRecord
+from .cell import Cell, State, UnreadableRecord, training_of
 
 LOSSES = 3  # attempts of one `run` that may end without a trace and without progress
 AGAIN = {Outcome.OOM: 1, Outcome.HUNG: 1, Outcome.LOST: LOSSES - 1, Outcome.TIME_LIMIT: LOSSES - 1}
@@ -95,8 +94,8 @@ def repeats(cell: Cell, code: str) -> bool:
 
 
 def _outdated(cell: Cell, revision: dict[str, Any]) -> bool:
-    record = read_json(cell.train_record) if cell.train_record.is_file() else cell.result(cell.spec["eval_key"])
-    made = (record or {}).get("code") or {}
+    result = cell.result(cell.eval_key) or {}
+    made = (training_of(cell.training(), result) or result).get("code") or {}
     if made.get("revision") is None or revision.get("revision") is None:  # installed without a history
         return made.get("multirater") != revision.get("multirater")
     return any(made.get(k) != revision.get(k) for k in ("revision", "diff_sha256"))

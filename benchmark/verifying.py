@@ -11,7 +11,7 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.files import read_json
 from .bundles import under_pseudonyms
-from .cell import HUMAN, Cell, State, all_cells, case_values, eval_key, open_results, read_metrics
+from .cell import HUMAN, Cell, State, all_cells, case_values, eval_key, open_results, read_metrics, training_of
 from .devices import pick_device
 from .metric_lists import metric_versions
 
@@ -80,7 +80,7 @@ def verify(cell: Cell, device: str = "auto", threads: int = 0, tolerance: float 
     if cell.state() is not State.DONE:
         raise UserError(f"{cell.folder} is {cell.state()}, not done; finish it with `multirater run` first")
     first = read_metrics(cell.eval_folder(spec["eval_key"]))
-    train = read_json(cell.train_record) if cell.train_record.is_file() else {}
+    train = training_of(cell.training(), cell.result(spec["eval_key"]) or {})
     machine = train.get("machine") or {}
     threads = threads or int(machine.get("threads") or 0)
     device = pick_device(device)

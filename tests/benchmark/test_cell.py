@@ -125,9 +125,11 @@ def test_an_owner_on_another_host_lives_while_it_shows_signs_of_life(tmp_path, m
     monkeypatch.setattr(squeue, "jobs", lambda newer_than=None: {"7_1": "COMPLETING"})
     assert cell.state() is State.RUNNING
     monkeypatch.setenv("SLURM_JOB_ID", "7_1")  # that job was requeued, and finds its own earlier claim
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     claims.owner.cache_clear()
     assert cell.take()
     monkeypatch.delenv("SLURM_JOB_ID")
+    monkeypatch.delenv("SLURM_RESTART_COUNT")
     claims.owner.cache_clear()
 
 

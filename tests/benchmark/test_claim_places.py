@@ -10,7 +10,7 @@ import time
 
 import psutil
 import pytest
-from multirater.benchmark import cancelling, claims
+from multirater.benchmark import cancelling, claims, squeue
 from multirater.benchmark.cell import Cell, State, open_results
 from multirater.benchmark.states import scan
 
@@ -122,3 +122,31 @@ def test_a_killed_owner_whom_nobody_reaps_is_dead(cell, older):
     assert cell.state() is State.LOST
     assert cell.take()
     process.wait()
+
+
+def test_a_process_that_this_user_may_not_see_lives_by_its_signs_of_life(cell, monkeypatch):
+    """A ``/proc`` mounted with `hidepid` shows nothing of others' processes."""
+
+    def refuse(pid, number):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    hold(cell, pid=2**22 - 1)
+    assert cell.state() is State.RUNNING
+    assert cell.take() is None
+    hold(cell, pid=2**22 - 1, seconds_ago=4000)
+    assert cell.state() is State.LOST
+
+
+@pytest.mark.parametrize("place", [{"host": "another"}, {"pid_namespace": "pid:[1]"}])
+def test_a_requeued_job_takes_what_its_earlier_run_left_and_nothing_of_the_present_one(cell, place, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "99")
+    monkeypatch.setattr(squeue, "jobs", lambda newer_than=None: {"99": "RUNNING"})
+    left = {"job": "99", "pid": 2**22 - 1, **place}
+    hold(cell, restart=0, **left)
+    assert cell.take() is None  # of another machine of this job, perhaps
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    hold(cell, restart=1, **left)
+    assert cell.take() is None
+    hold(cell, restart=0, **left)
+    assert cell.take()

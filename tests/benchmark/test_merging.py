@@ -157,18 +157,20 @@ def test_what_no_evaluation_writes_is_refused_in_a_sentence_and_the_rest_is_merg
 
 
 def test_an_evaluation_names_the_metrics_of_which_its_key_is_made(tmp_path):
-    """So that results of a version with other metrics can be told from edited ones."""
+    """So that results of other metrics can be told from edited ones; of earlier records, which name none, it is said."""
     from multirater.benchmark.cell import eval_key
 
     cell = make(tmp_path / "theirs")
     spec = cell.spec
     old = cell.eval_folder(spec["eval_key"])
     record = json.loads((old / "result.json").read_text())
+    del record["metrics"]
     spec["eval_key"] = record["eval_key"] = eval_key(spec, {"ged": 9})
     Cell.plan(tmp_path / "theirs", spec)
     old.rename(cell.eval_folder(spec["eval_key"]))
-    for metrics, added in (({}, 0), ({"metrics": {"ged": 9}}, 1)):
+    for metrics, notes in (({}, 1), ({"metrics": {"ged": 9}}, 0)):  # records of earlier versions name none
         (cell.eval_folder(spec["eval_key"]) / "result.json").write_text(json.dumps({**record, **metrics}))
         export(tmp_path / "theirs", tmp_path / "a.zip")
-        merged = merge(tmp_path / "mine", [tmp_path / "a.zip"])
-        assert (len(merged.added), len(merged.refused)) == (added, 1 - added)
+        merged = merge(tmp_path / f"mine {notes}", [tmp_path / "a.zip"])
+        assert (merged.added, merged.refused) == ([cell.path], [])
+        assert ["which its record does not name" in words for _, words in merged.notes] == [True] * notes

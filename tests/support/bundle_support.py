@@ -51,7 +51,8 @@ def make(
     (folder / "metrics.csv").write_text(text)
     result = {
         "schema": schema("result"), "eval_key": spec["eval_key"], "n_cases": 2, "n_patients": 2, "outputs": {},
-        "metrics_sha256": hashlib.sha256(text.encode()).hexdigest(), "seconds": {"evaluate": 1.0}, **common,
+        "metrics_sha256": hashlib.sha256(text.encode()).hexdigest(), "seconds": {"evaluate": 1.0},
+        "metrics": metric_versions(), **common,
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))
     return cell
