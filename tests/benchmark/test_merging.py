@@ -157,7 +157,7 @@ def test_what_no_evaluation_writes_is_refused_in_a_sentence_and_the_rest_is_merg
 
 
 def test_an_evaluation_names_the_metrics_of_which_its_key_is_made(tmp_path):
-    """So that results of other metrics can be told from edited ones; of earlier records, which name none, it is said."""
+    """So that results of other metrics can be told from edited ones; earlier records name none, and that is said."""
     from multirater.benchmark.cell import eval_key
 
     cell = make(tmp_path / "theirs")
