@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from multirater.benchmark.cell import schema
+from multirater.benchmark.cell import Cell, open_results, schema
 from multirater.benchmark.predictions import StoredPredictions, write_predictions
 from multirater.core.files import write_json, write_text
 from multirater.core.hashing import digest, file_digest
@@ -156,6 +156,16 @@ class Fabricator:
         path = folder / "attempts" / "1" / "attempt.json"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps({"schema": schema("attempt"), "outcome": outcome, "message": message}))
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Cell:
+    """A cell that nobody has begun."""
+    spec = {
+        "schema": {"name": "cell", "version": 1}, "method": {"name": "m"}, "dataset": {"name": "d"}, "fold": 0,
+        "seed": 0, "preset": "smoke", "eval_key": "e" * 64, "train_key": "t" * 64,
+    }  # fmt: skip
+    return Cell.plan(open_results(tmp_path / "results", create=True), spec)
 
 
 @pytest.fixture

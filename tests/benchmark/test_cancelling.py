@@ -13,20 +13,14 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from multirater.benchmark import cancelling, cleaning, squeue
-from multirater.benchmark.cell import Cell, open_results
 from multirater.benchmark.cleaning import Waste
 from multirater.benchmark.commands import clean
 from multirater.core.errors import UserError
 
 
 @pytest.fixture
-def cell(tmp_path):
-    results = open_results(tmp_path / "results", create=True)
-    spec = {
-        "schema": {"name": "cell", "version": 1}, "method": {"name": "m"}, "dataset": {"name": "d"}, "fold": 0,
-        "seed": 0, "preset": "smoke", "eval_key": "e" * 64, "train_key": "t" * 64,
-    }  # fmt: skip
-    return Cell.plan(results, spec)
+def cell(planned):
+    return planned
 
 
 @pytest.fixture

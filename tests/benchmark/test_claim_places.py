@@ -11,20 +11,15 @@ import time
 import psutil
 import pytest
 from multirater.benchmark import cancelling, claims, squeue
-from multirater.benchmark.cell import Cell, State, open_results
+from multirater.benchmark.cell import State
 from multirater.benchmark.states import scan
 
 linux = pytest.mark.skipif(not os.path.exists("/proc/self/ns/pid"), reason="no PID namespaces here")
 
 
 @pytest.fixture
-def cell(tmp_path):
-    results = open_results(tmp_path / "results", create=True)
-    spec = {
-        "schema": {"name": "cell", "version": 1}, "method": {"name": "m"}, "dataset": {"name": "d"}, "fold": 0,
-        "seed": 0, "preset": "smoke", "eval_key": "e" * 64, "train_key": "t" * 64,
-    }  # fmt: skip
-    return Cell.plan(results, spec)
+def cell(planned):
+    return planned
 
 
 def hold(cell, seconds_ago=0.0, **changes):
