@@ -291,15 +291,19 @@ def read_predictions(path: Path) -> StoredPredictions:
         why = (error.strerror or str(error)).lower()
         raise UserError(f"{path} cannot be read: {why}; restore it or make it readable") from error
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        shape = tuple(json.loads(metadata["shape"]))
+        return _read(path)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DamagedPredictions(
             f"{path} is damaged ({error}); delete it, and `multirater run` with the options of its cell and the eval.* "
             f"that are wanted makes it again from the weights"
         ) from error
+
+
+def _read(path: Path) -> StoredPredictions:
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    shape = tuple(json.loads(metadata["shape"]))
     samples = tensors.get("samples")
     if samples is not None:
         n, count = samples.shape[:2]

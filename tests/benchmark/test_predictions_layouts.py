@@ -13,6 +13,7 @@ import pytest
 import torch
 from multirater.benchmark.class_layout import ClassLayout
 from multirater.benchmark.predictions import (
+    DamagedPredictions,
     StoredPredictions,
     check_prediction,
     predict_cases,
@@ -23,6 +24,7 @@ from multirater.core.errors import UserError
 from multirater.datasets.base import CaseRecord, DataDescription
 from multirater.datasets.case_rows import case_rows
 from multirater.methods import Prediction
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 SIZE, RATERS, SAMPLES = (9, 7), 3, 5
@@ -207,3 +209,15 @@ def test_sigmoids_where_classes_exclude_each_other_are_refused() -> None:
     method: Any = Net(DATA["exclusive"], Prediction(mean=torch.zeros(1)))
     with pytest.raises(UserError, match=r"channels sum to \[1.5, 1.5\].*apply a softmax, not a sigmoid"):
         check_prediction(Prediction(mean=torch.full((1, 3, *SIZE), 0.5)), np.zeros((1, 1, *SIZE)), "c0", method)
+
+
+@pytest.mark.parametrize("lacks", ["mean", "mean_log", "case_ids", "requested", "shape"])
+def test_a_file_that_lacks_a_part_is_damaged_and_can_be_made_again(lacks: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+    write_predictions(path, predicted(DATA["binary"]))
+    with safe_open(path, framework="numpy") as file:
+        metadata = {k: v for k, v in file.metadata().items() if k != lacks}
+        tensors = {k: file.get_tensor(k) for k in file.keys() if k != lacks}  # noqa: SIM118 (not a dict)
+    save_file(tensors, path, metadata)
+    with pytest.raises(DamagedPredictions, match=lacks):
+        read_predictions(path)
