@@ -131,19 +131,25 @@ def eval_key(spec: dict[str, Any], metric_versions: dict[str, int]) -> str:
     return digest({"train": spec["train_key"], "eval": spec["eval"], "metrics": metric_versions})
 
 
+def metrics_file(folder: Path) -> Path:
+    """Where the case values of an evaluation are: ``metrics.csv``; published cells keep it packed (``.xz``)."""
+    plain, packed = folder / "metrics.csv", folder / "metrics.csv.xz"
+    return plain if plain.is_file() or not packed.is_file() else packed
+
+
 def read_metrics(folder: Path) -> bytes:
-    """The bytes of ``metrics.csv`` of an evaluation; published cells keep them packed (``metrics.csv.xz``).
+    """The bytes of ``metrics.csv`` of an evaluation, unpacked.
 
     Raises:
         OSError: neither is there, or the packed one is damaged.
     """
-    plain, packed = folder / "metrics.csv", folder / "metrics.csv.xz"
-    if plain.is_file() or not packed.is_file():
-        return plain.read_bytes()
+    path = metrics_file(folder)
+    if path.suffix != ".xz":
+        return path.read_bytes()
     try:
-        return lzma.decompress(packed.read_bytes())
+        return lzma.decompress(path.read_bytes())
     except lzma.LZMAError as error:
-        raise OSError(f"{packed} is damaged: {error}") from error
+        raise OSError(f"{path} is damaged: {error}") from error
 
 
 def case_values(metrics: bytes) -> dict[tuple[str, ...], str]:
@@ -178,12 +184,14 @@ def check_keys(spec: dict[str, Any], where: Path, metric_versions: dict[str, int
         UserError: which key does not follow, and what to do.
     """
     try:
-        follows = train_key(spec) == spec["train_key"]
+        fault = "" if train_key(spec) == spec["train_key"] else "its train_key does not follow from its options"
     except (KeyError, TypeError, AttributeError):  # a part is gone, or no table
-        follows = False
-    if not follows:
+        fault = "its train_key does not follow from its options"
+    if not isinstance(spec.get("eval"), dict):  # which is no part of that key
+        fault = fault or "it has no eval options"
+    if fault:
         raise UserError(
-            f"{where / 'spec.json'} was changed after it was planned: its train_key does not follow from its options; "
+            f"{where / 'spec.json'} was changed after it was planned: {fault}; "
             f"give options with `multirater run --set`, which plans a cell of its own; `multirater run` with the "
             f"options of this one restores the file"
         )

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ..core.errors import UserError
 from ..core.files import replacing
 from . import collect, directions
+from .cell import metrics_file
 from .collect import StoredCell
 from .directions import APPLIES_NOT, BY_DATA, undefined_by
 
@@ -66,15 +67,16 @@ def cell_values(cell: StoredCell) -> CellValues:
 
 def _stamp(cell: StoredCell) -> dict[str, Any] | None:
     """What tells that the file of values is the one that was parsed; None where there is none."""
-    for name in ("metrics.csv", "metrics.csv.xz"):
-        with contextlib.suppress(OSError):
-            found = os.stat(cell.metrics_folder / name)
-            return {
-                "file": [name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino],
-                "sha256": cell.result.get("metrics_sha256"),
-                "code": _code(),
-            }
-    return None
+    path = metrics_file(cell.metrics_folder)
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return {
+        "file": [path.name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino],
+        "sha256": cell.result.get("metrics_sha256"),
+        "code": _code(),
+    }
 
 
 @cache
