@@ -155,6 +155,11 @@ def _flush() -> None:
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def words_of(error: BaseException) -> str:
+    """What an attempt or a report says of an exception."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
 def outcome_of(error: BaseException) -> Outcome:
     """What kind of failure an exception is, by what it is and what caused it."""
     chain: list[BaseException] = []

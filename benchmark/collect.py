@@ -19,6 +19,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.files import read_json
 from .cell import Cell, NewerRecord, State, all_cells, checked, open_results, read_metrics, training_of
+from .states import state_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,7 +208,7 @@ def _stored(cell: Cell) -> StoredCell:
         return StoredCell(cell.folder, spec, str(State.DAMAGED), "result.json belongs to another evaluation", train)
     attempt = cell.last_attempt() or {}
     outcome = str(attempt.get("outcome") or "")
-    state = DIVERGED if outcome == DIVERGED else str(cell.state())
+    state = DIVERGED if outcome == DIVERGED else str(state_of(cell.folder, spec["eval_key"], valid=False, fault=""))
     why = str(attempt.get("message") or "").strip().splitlines()
     return StoredCell(cell.folder, spec, state, why[-1] if why else outcome, train)
 

@@ -83,7 +83,15 @@ def plan(
     for name in names:
         METHODS.entry(name)
     overrides = {section: absolute(options) for section, options in overrides.items()}
-    request = [names, dataset, preset, folds, seeds, overrides, [_stamp(path) for path in _files(overrides)]]
+    request = [
+        names,
+        dataset,
+        preset,
+        folds,
+        seeds,
+        overrides,
+        [[path, file_signature(path)] for path in _files(overrides)],
+    ]
     key = digest([_FORM, request, provenance.signature()])[:16]
     memory = results / "derived" / "plans" / f"{key}.json"
     known = _remembered(results, memory) if write else None
@@ -192,11 +200,6 @@ def _files(value: Any) -> Iterator[str]:
             yield from _files(part)
     elif isinstance(value, str) and os.path.isfile(os.path.expanduser(value)):
         yield os.path.expanduser(value)
-
-
-def _stamp(path: str) -> list[Any]:
-    found = os.stat(path)
-    return [path, found.st_size, found.st_mtime_ns]
 
 
 # -- cells ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.files import write_json
 from ..datasets import open_dataset
-from .attempts import Outcome, outcome_of
+from .attempts import Outcome, outcome_of, words_of
 from .cell import HUMAN, Cell, all_cells, check_keys, eval_key, open_results
 from .metric_lists import metric_versions
 from .runner import Report
@@ -51,10 +51,8 @@ def evaluate(results: Path, overrides: Mapping[str, Mapping[str, Any]], force: b
             if cell.spec != spec:
                 write_json(cell.folder / "spec.json", spec)  # tables show the evaluation that was asked for last
         except (UserError, OSError) as error:
-            outcome = outcome_of(error)
-            words = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            report.failed.append((cell, words))
-            if outcome == Outcome.DISK_FULL:
+            report.failed.append((cell, words_of(error)))
+            if outcome_of(error) == Outcome.DISK_FULL:
                 report.left = waiting
                 break
     if records:

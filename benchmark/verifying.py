@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.files import read_json
 from .bundles import under_pseudonyms
 from .cell import HUMAN, Cell, State, all_cells, case_values, eval_key, open_results, read_metrics, training_of
 from .devices import pick_device
@@ -92,7 +91,7 @@ def verify(cell: Cell, device: str = "auto", threads: int = 0, tolerance: float 
             message = (again.last_attempt() or {}).get("message", "")
             raise UserError(f"the second run of {cell.folder} ended with {outcome}: {message}")
         second = read_metrics(again.eval_folder(again.eval_key))
-        now = read_json(again.train_record) if again.train_record.is_file() else {}
+        now = again.training()
     reasons = [] if again.eval_key == spec["eval_key"] else ["metrics: some have another version now"]
     reasons += [] if spec["method"]["name"] == HUMAN else _reasons(train, now)
     # A merged cell may name its cases by pseudonyms alone.

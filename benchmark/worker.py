@@ -24,7 +24,18 @@ from ..core.errors import UserError
 from ..core.files import write_json, write_text
 from ..core.hashing import file_digest
 from . import claims, provenance
-from .attempts import BUSY, EXIT, Outcome, logged, new_attempt, outcome_of, progress_of, stalled, write_attempt
+from .attempts import (
+    BUSY,
+    EXIT,
+    Outcome,
+    logged,
+    new_attempt,
+    outcome_of,
+    progress_of,
+    stalled,
+    words_of,
+    write_attempt,
+)
 from .cell import HUMAN, Cell, check_keys, schema
 from .devices import pick_device
 from .metric_lists import metric_versions
@@ -59,7 +70,7 @@ def run_cell(
     try:
         ident = cell.take()
     except OSError as error:  # a full disk, or a folder that may only be read; there is no attempt to tell it
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(words_of(error), file=sys.stderr)
         return str(outcome_of(error))
     if ident is None:
         return "busy"
@@ -83,11 +94,11 @@ def run_cell(
                 message = str(error) or "interrupted by the user"
             except Exception as error:
                 outcome = outcome_of(error)
-                message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                message = words_of(error)
                 with suppress(OSError):
                     traceback.print_exc()
     except OSError as error:
-        outcome, message = outcome_of(error), f"{type(error).__name__}: {error}"
+        outcome, message = outcome_of(error), words_of(error)
         if attempt is None:
             print(message, file=sys.stderr)
     finally:

@@ -72,8 +72,9 @@ def arguments(cell: Cell, resources: Resources) -> list[str]:
 
 
 def evaluation(cell: Cell) -> str:
-    """What a worker must know of the evaluation that is asked for, as JSON."""
-    return json.dumps({key: (cell.asked or {}).get(key) for key in ("eval", "eval_key")})
+    """What a worker must know of the evaluation that is asked for, as JSON; ``null``: that of ``spec.json``."""
+    asked = cell.asked
+    return json.dumps(None if asked is None else {key: asked.get(key) for key in ("eval", "eval_key")})
 
 
 class Executor(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -67,6 +68,16 @@ def test_a_cell_without_predictions_is_named_where_they_are_needed(cells, capsys
     ]
     assert report.skipped == [("1 of the cells", "records alone, without predictions or weights: nothing to score")]
     assert asked_last(cells) == [2, 3, 3]
+
+
+def test_a_specification_without_its_evaluation_does_not_stop_the_others(cells):
+    path = cells[0].folder / "spec.json"
+    spec = json.loads(path.read_text())
+    path.write_text(json.dumps({**spec, "eval": None}))
+    report = evaluate(results(cells), FEWER)
+    ((cell, message),) = report.failed
+    assert cell == cells[0]
+    assert "was changed after it was planned" in message
 
 
 @pytest.mark.parametrize("samples", [2, 8])

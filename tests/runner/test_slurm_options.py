@@ -7,10 +7,12 @@ import os
 import shlex
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from multirater.benchmark.cell import Cell
 from multirater.benchmark.executors import Resources
+from multirater.benchmark.executors.base import evaluation
 from multirater.benchmark.executors.script import command, sbatch_array
 from multirater.benchmark.executors.slurm import grouped, minutes_of, parameters
 from multirater.benchmark.stopping import StopFlag
@@ -96,3 +98,7 @@ def test_a_script_asks_for_a_gpu_where_cells_need_one(tmp_path):
     assert "#SBATCH --gpus-per-node=1\n" in text
     text = sbatch_array([cell], Resources(tmp_path, device="cuda", options={"gpus_per_node": "a100:1"}))
     assert "#SBATCH --gpus-per-node=a100:1\n" in text
+
+
+def test_a_cell_of_which_nothing_is_asked_makes_what_its_specification_names():
+    assert json.loads(evaluation(Cell(Path("m/d/f0")))) is None
