@@ -55,6 +55,7 @@ test: $(INSTALLED)  ## the test suite (under 10 minutes on 2 cores)
 
 test-slow: $(INSTALLED)  ## the long tests
 	$(BIN)/python -m pytest -n 2 -m 'slow and not slurm and not perf' -q
+	$(BIN)/python -m pytest -m 'slow and perf' tests/perf -q
 
 test-slurm: $(INSTALLED)  ## grids through a real SLURM, which the tests start (needs slurm-wlm and munge; 15 minutes)
 	$(BIN)/python -m pytest -m slurm tests/slurm -q
