@@ -24,7 +24,7 @@ from ..datasets import open_dataset
 from ..datasets.synthetic import Synthetic
 from ..datasets.synthetic_confusion import SyntheticConfusion
 from .cell import Cell, State
-from .collect import find_cells, load_results
+from .collect import StoredCell, find_cells, load_results
 
 SAMPLES = ("diverse", "levels")  # outputs that are sets
 # Gates, for trainings of a few minutes:
@@ -101,10 +101,14 @@ def _mean(frame: pd.DataFrame, method: str, output: str, metric: str) -> float:
     return float(part.value.mean())
 
 
+def _finished(results: Path) -> list[StoredCell]:
+    return [cell for cell in find_cells(results) if cell.state == State.DONE]
+
+
 def _updates(results: Path) -> dict[str, int]:
     """Updates of the first stage by the name of a cell, its path below ``cells/``."""
     found = {}
-    for cell in find_cells(results):
+    for cell in _finished(results):
         stages = cell.spec["train"].get("stages") or [{}]
         found[cell.name] = int(stages[0].get("steps") or 0)
     return found
@@ -143,17 +147,17 @@ def _numbers(rates: str) -> np.ndarray:
 
 
 def _has_synthetic(results: Path) -> bool:
-    return any(cell.dataset == "synthetic" and cell.state == State.DONE for cell in find_cells(results))
+    return any(cell.dataset == "synthetic" for cell in _finished(results))
 
 
 def _dataset(results: Path) -> Synthetic:
-    """The data set of the first cell on `synthetic`; all have one fingerprint."""
-    for cell in find_cells(results):
+    """The data set of the first finished cell on `synthetic`; all have one fingerprint."""
+    for cell in _finished(results):
         if cell.dataset == "synthetic":
             dataset = open_dataset("synthetic", **cell.spec["dataset"]["options"])
             assert isinstance(dataset, Synthetic)
             return dataset
-    raise UserError(f"{results} holds no cell on 'synthetic'")
+    raise UserError(f"{results} holds no finished cell on 'synthetic'")
 
 
 def planted_table(results: Path) -> pd.DataFrame:

@@ -61,10 +61,9 @@ def predict_files(
     from .cell import Cell
     from .worker import load_cell
 
-    _check(images, formats)
+    _check(images, formats, window)
     method = load_cell(cell, device)
     spec = Cell(Path(cell)).spec
-    method.eval()
     if n_samples is None:
         n_samples = int(spec["eval"]["n_samples"])
     scaling = _scaling(spec, window)
@@ -83,7 +82,7 @@ def predict_files(
             folder / "prediction.json",
             {
                 "image": path.name,
-                "cell": "/".join(Path(cell).resolve().parts[-3:]),
+                "cell": Cell(Path(cell).resolve()).path,
                 "method": spec["method"],
                 "data": {k: spec["dataset"].get(k) for k in ("name", "fingerprint", "notice", "identity")},
                 "seed": seed,
@@ -100,7 +99,7 @@ def predict_files(
     return written
 
 
-def _check(images: Sequence[Path], formats: Sequence[str]) -> None:
+def _check(images: Sequence[Path], formats: Sequence[str], window: tuple[float, float] | None) -> None:
     from ..core.errors import unknown
 
     for form in formats:
@@ -108,6 +107,8 @@ def _check(images: Sequence[Path], formats: Sequence[str]) -> None:
             raise unknown("format of predictions", form, FORMATS)
     if not images:
         raise UserError("no image given; name at least one file to predict")
+    if window and not window[0] < window[1]:
+        raise UserError(f"--window {window[0]:g} {window[1]:g} is not allowed: give two rising numbers")
     names: dict[str, Path] = {}
     for path in images:
         if not path.is_file():
@@ -123,8 +124,6 @@ def _scaling(spec: dict[str, Any], window: tuple[float, float] | None) -> Scalin
     from ..datasets import open_dataset
     from ..datasets.listed_files import ListedFiles
 
-    if window and not window[0] < window[1]:
-        raise UserError(f"--window {window[0]:g} {window[1]:g} is not allowed: give two rising numbers")
     dataset = open_dataset(spec["dataset"]["name"], **spec["dataset"]["options"])
     images = dataset.arrays([0, len(dataset) // 2, len(dataset) - 1])[0]
     low, high = float(images.min()), float(images.max())

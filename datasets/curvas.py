@@ -70,7 +70,7 @@ class Curvas(VolumeDataset):
         return RawCase(case, case, used, slices=depth, part=_PARTS.get(level, ""), handle=stack, meta=meta)
 
     def decode(self, raw: RawCase) -> Decoded:
-        return self.read_stack(raw.handle, self.codes, tuple(self.options["window"]), self.options["slice_step"])
+        return self.read_stack(raw.handle, self.codes, self.window, self.options["slice_step"])
 
     def check_window(self, window: tuple[float, float]) -> None:
         if not window[0] < window[1]:

@@ -47,7 +47,8 @@ def _size(path: Path) -> int:
 
 def stamp(path: Path) -> str:
     """Size and time of change; empty for a missing file, which is reported when it is read."""
-    if not path.exists():
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return ""
-    status = path.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"

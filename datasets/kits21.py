@@ -125,7 +125,7 @@ class Kits21(VolumeDataset):
     def decode(self, raw: RawCase) -> Decoded:
         case: _Instances = raw.handle
         step = self.options["slice_step"]
-        found = self.read_stack(case.image, {}, tuple(self.options["window"]), step)
+        found = self.read_stack(case.image, {}, self.window, step)
         size = (found.image.shape[2], found.image.shape[3])
         masks = np.zeros((len(found.image), SLOTS, *size), np.uint8)
         for slot, instances in enumerate(case.slots):

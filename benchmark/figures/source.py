@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import UserError
 from ...core.hashing import digest
+from ..cell_values import cell_values
 from ..class_layout import ClassLayout
 from ..collect import StoredCell
 from .distances import rater_diversity
@@ -114,8 +115,8 @@ def patients_of(cell: StoredCell) -> dict[str, str]:
     """Case id to patient id of the scored cases of a finished cell."""
 
     def read() -> dict[str, str]:
-        frame = cell.metrics(("case_id", "patient_id")).drop_duplicates()
-        return dict(zip(frame["case_id"].astype(str), frame["patient_id"].astype(str), strict=True))
+        found = cell_values(cell)
+        return dict(zip(found.cases, found.patients, strict=True))
 
     found: dict[str, str] = kept(("patients", cell.folder), read)
     return found
